@@ -1,0 +1,50 @@
+//! The payer's book: a pure machine, and the stores that keep books.
+//!
+//! A payer's money at one provider lives in one book. A book changes only by a [`Command`], and
+//! what a command does is decided by one pure function, [`transition`]. Stores keep books; they
+//! decide nothing. `spec/ledger.md` at the root of the repository says the same in words.
+//!
+//! # Layout
+//!
+//! - [`book`]: what a book holds: its [`Head`], and entries found by id
+//! - [`machine`]: [`Command`], [`Outcome`] and [`transition`]
+//! - [`store`]: the [`Store`] contract, and [`Ledger`], the store chosen at run time
+//! - [`clock`]: time, injected
+//! - `conformance` (feature `test-util`): the suite that every store must pass
+//!
+//! # Example
+//!
+//! Reserve before the work, settle after it:
+//!
+//! ```
+//! use farebox_ledger::{Command, Outcome, Proof, Store, store::Memory};
+//! use farebox_protocol::{Currency, IdentityKey, usd};
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let ledger = Memory::default();
+//! let payer = IdentityKey::new(&[7; 32]).payer("fingerprint");
+//! farebox_ledger::store::fund(&ledger, &payer, usd!("5")).await?;
+//!
+//! let (id, price) = (1.into(), usd!("0.01").micros());
+//! let proof = Proof::Credential { generation: 1 };
+//! let reserve = Command::Reserve { id, currency: Currency::USD, amount: price, proof };
+//! let reserved = ledger.apply(&payer, &reserve).await?.outcome;
+//! assert_eq!(reserved, Outcome::Reserved { available: usd!("4.99").micros() });
+//!
+//! let settled = ledger.apply(&payer, &Command::Settle { id, spent: price }).await?.outcome;
+//! assert_eq!(settled, Outcome::Settled { available: usd!("4.99").micros() });
+//! # Ok::<(), farebox_ledger::StoreError>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod book;
+pub mod clock;
+#[cfg(feature = "test-util")]
+pub mod conformance;
+pub mod machine;
+pub mod store;
+
+pub use book::{Account, Entry, EntryId, Head, ReservationId, TopUp, TopUpState, Totals};
+pub use clock::{Clock, Timestamp};
+pub use machine::{Applied, Command, Outcome, Proof, transition};
+pub use store::{FirstRecord, Ledger, OpenError, Store, StoreError};

@@ -1,0 +1,7 @@
+//! The machine and its stores.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod embedded;
+mod machine;
+mod stores;

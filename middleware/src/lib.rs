@@ -1,0 +1,63 @@
+//! The tower layer that charges for requests.
+//!
+//! A route gets a price; a request to it that brings no payment is answered with a 402 that says
+//! what it costs and how to pay. A client pays by card once, for a top-up of a few dollars, and
+//! spends from that credit in fractions of a cent.
+//!
+//! # Layout
+//!
+//! - [`Payments`]: opens the ledger, knows Stripe, makes layers; cheap to clone
+//! - [`PaymentLayer`] and [`PaymentService`]: the way of a paid request, in `service.rs`
+//! - [`Price`] and [`Pricer`]: what a request costs
+//! - [`Payer`]: who paid, for handlers
+//! - [`AccountService`]: a payer's balance, by credential
+//!
+//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit.
+//!
+//! # Example
+//!
+//! ```
+//! use axum::{Router, body::Body, http::Request, routing::get};
+//! use farebox_middleware::{Payer, Payments, usd};
+//! use tower::ServiceExt as _;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! let payments = Payments::for_tests(); // Payments::builder(Stripe::from_env()?) in earnest
+//! let joke = get(|payer: Payer| async move { format!("A joke for {}.", payer.id()) });
+//! let app = Router::new().route("/joke", joke.route_layer(payments.price(usd!("0.01"))));
+//!
+//! let unpaid = app.clone().oneshot(Request::get("/joke").body(Body::empty())?).await?;
+//! assert_eq!(unpaid.status(), 402);
+//!
+//! let payment = payments.fund(usd!("5")).await;
+//! let paid = Request::get("/joke").header("payment", payment).body(Body::empty())?;
+//! assert_eq!(app.oneshot(paid).await?.status(), 200);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod account;
+mod answer;
+mod layer;
+mod pay;
+mod payer;
+mod payments;
+mod price;
+mod quote;
+mod refusal;
+mod reservation;
+mod secret;
+mod service;
+mod top_up;
+mod who;
+
+pub use account::AccountService;
+pub use farebox_processor::Stripe;
+pub use farebox_protocol::{Currency, Micros, Money, PayerId, usd};
+pub use layer::PaymentLayer;
+pub use payer::{NotPaid, Payer};
+pub use payments::{Builder, CloseError, OpenError, Payments};
+pub use price::{FixedPrice, Price, PriceError, Pricer};
+pub use secret::SecretError;
+pub use service::PaymentService;

@@ -1,0 +1,314 @@
+//! A payment becomes a reservation, by way of a top-up if credit is short.
+
+use std::sync::Arc;
+
+use farebox_ledger::{Command, Head, Proof, Store as _};
+use farebox_processor::Verification;
+use farebox_protocol::{ClientId, Credential, ErrorCode, Micros, PayerId, Payment, TopUpId};
+
+use crate::payments::{Payments, Shared};
+use crate::quote::Quote;
+use crate::refusal::Refusal;
+use crate::reservation::{NotReserved, Reservation};
+use crate::top_up::{Ask, Credited, Failed, Work};
+use crate::who::Card;
+
+/// A request that is paid for, if it succeeds.
+pub(crate) struct Paid {
+    pub(crate) reservation: Reservation,
+    /// The credential to spend with from now on.
+    pub(crate) client_id: ClientId,
+    /// The top-up that this request opened or went on with.
+    pub(crate) top_up: Option<Credited>,
+}
+
+/// How often a request tries to reserve: its credit may be spent by others between a top-up and
+/// the reservation.
+const ROUNDS_MAX: usize = 8;
+
+impl Payments {
+    /// Sets the price aside, or says why not. A card is charged at most once on the way, and only
+    /// if that pays for the request.
+    pub(crate) async fn pay(&self, quote: &Quote, payment: Payment) -> Result<Paid, Refusal> {
+        check_terms(quote, &payment)?;
+        let mut purchase = Purchase::begin(&self.shared, quote, payment).await?;
+        purchase.resume().await?;
+        purchase.keep_min_credit().await?;
+        for _ in 0..ROUNDS_MAX {
+            match purchase.reserve().await {
+                Ok(reservation) => return purchase.paid(reservation).await,
+                Err(NotReserved::Insufficient) => purchase.fund().await?,
+                Err(NotReserved::Unauthorized) => purchase.prove().await?,
+                Err(NotReserved::Unavailable) => return Err(ErrorCode::LedgerUnavailable.into()),
+            }
+        }
+        Err(ErrorCode::RateLimited.into())
+    }
+}
+
+/// What can be refused without asking anyone.
+fn check_terms(quote: &Quote, payment: &Payment) -> Result<(), Refusal> {
+    if payment.max_amount.is_some_and(|most| quote.price > most.micros()) {
+        return Err(ErrorCode::PriceAboveMaximum.into());
+    }
+    if payment.currency.is_some_and(|currency| currency != quote.currency) {
+        return Err(ErrorCode::InvalidPayment.into());
+    }
+    if let (Some(_), Some(amount)) = (&payment.payment_method_id, payment.top_up_amount) {
+        if amount.micros() < quote.min_top_up {
+            return Err(ErrorCode::TopUpBelowMinimum.into());
+        }
+        if quote.currency.chargeable(amount.micros()).is_none_or(|c| c > quote.max_top_up) {
+            return Err(ErrorCode::TopUpAboveMaximum.into());
+        }
+    }
+    Ok(())
+}
+
+/// The payer that the payment's card stands for.
+async fn card_decides(shared: &Shared, payment: &Payment) -> Result<(PayerId, Card), Refusal> {
+    let Some(method) = &payment.payment_method_id else {
+        // An unknown or revoked credential looks like an empty account.
+        let unpaid = payment.client_id.is_none();
+        let code = if unpaid { ErrorCode::PaymentRequired } else { ErrorCode::InsufficientCredits };
+        return Err(code.into());
+    };
+    let card = shared.card(method).await?;
+    let owner = shared.load(card.book).await?.owner;
+    Ok((owner.unwrap_or(card.book), card))
+}
+
+/// A payment on its way to a reservation.
+struct Purchase<'a> {
+    shared: &'a Arc<Shared>,
+    quote: &'a Quote,
+    payment: Payment,
+    payer: PayerId,
+    proof: Proof,
+    /// The card beside the credential, or instead of it; looked up when it is first needed.
+    card: Option<Card>,
+    /// The credential that was sent, while it is believed.
+    client_id: Option<ClientId>,
+    /// What came of the card.
+    charged: Option<Credited>,
+    declined: Option<Refusal>,
+    verified: Option<Verification>,
+}
+
+impl<'a> Purchase<'a> {
+    /// A valid credential decides who pays. Without one, the card does.
+    async fn begin(
+        shared: &'a Arc<Shared>,
+        quote: &'a Quote,
+        payment: Payment,
+    ) -> Result<Self, Refusal> {
+        let client_id = payment.client_id.clone();
+        let credential = client_id.as_ref().and_then(|id| shared.credentials.check(id));
+        let (payer, proof, card, client_id) = match credential {
+            Some(Credential { payer, generation }) => {
+                (payer, Proof::Credential { generation }, None, client_id)
+            }
+            None => {
+                let (payer, card) = card_decides(shared, &payment).await?;
+                (payer, Proof::Method(card.method.clone()), Some(card), None)
+            }
+        };
+        let (charged, declined, verified) = (None, None, None);
+        Ok(Purchase {
+            shared,
+            quote,
+            payment,
+            payer,
+            proof,
+            card,
+            client_id,
+            charged,
+            declined,
+            verified,
+        })
+    }
+
+    /// Goes on with the top-up that a `payment_pending` answer named. Such a payment never opens
+    /// another one.
+    async fn resume(&mut self) -> Result<(), Refusal> {
+        let Some(id) = self.payment.top_up_id else { return Ok(()) };
+        if id.payer != self.payer || id.currency != self.quote.currency {
+            return Err(ErrorCode::InvalidPayment.into());
+        }
+        let credited =
+            self.shared.top_up(Work::Resume(id)).await.map_err(|failed| failed.refusal)?;
+        self.believe(credited);
+        Ok(())
+    }
+
+    /// Tops up before the credit is gone, if the payment asks for it. Should that fail, the
+    /// request is still paid from what is left.
+    async fn keep_min_credit(&mut self) -> Result<(), Refusal> {
+        let has_card = self.payment.payment_method_id.is_some();
+        if !has_card || self.payment.min_credit.is_none() || self.payment.top_up_id.is_some() {
+            return Ok(());
+        }
+        let head = self.load(self.payer).await?;
+        if head.account(self.quote.currency).available < self.needed()
+            && let Err(refusal) = self.fund().await
+        {
+            self.declined = Some(refusal);
+        }
+        Ok(())
+    }
+
+    async fn reserve(&self) -> Result<Reservation, NotReserved> {
+        let Quote { currency, price, .. } = *self.quote;
+        Reservation::open(self.shared, self.payer, currency, price, self.proof.clone()).await
+    }
+
+    /// The credit is short.
+    async fn fund(&mut self) -> Result<(), Refusal> {
+        if let Some(refusal) = self.declined {
+            return Err(refusal);
+        }
+        let account = self.load(self.payer).await?.account(self.quote.currency);
+        let may_charge = self.payment.payment_method_id.is_some()
+            && self.payment.top_up_id.is_none()
+            && self.charged.is_none();
+        if let (Some(number), false) = (account.open, may_charge) {
+            // Money may be on its way: a 402 would invite the client to pay twice.
+            let id = TopUpId { payer: self.payer, currency: self.quote.currency, number };
+            return match self.shared.top_up(Work::Resume(id)).await {
+                Ok(_) => Ok(()),
+                Err(Failed { refusal, .. }) if refusal.code == ErrorCode::PaymentPending => {
+                    Err(refusal)
+                }
+                Err(_) => Err(ErrorCode::InsufficientCredits.into()),
+            };
+        }
+        if !may_charge {
+            return Err(ErrorCode::InsufficientCredits.into());
+        }
+        let needed = self.needed();
+        self.charge(account.available, Some(needed)).await
+    }
+
+    /// The credential was revoked, or the payer does not know the card.
+    async fn prove(&mut self) -> Result<(), Refusal> {
+        if matches!(self.proof, Proof::Credential { .. }) {
+            let (payer, card) = card_decides(self.shared, &self.payment).await?;
+            (self.payer, self.proof) = (payer, Proof::Method(card.method.clone()));
+            (self.card, self.client_id) = (Some(card), None);
+            return Ok(());
+        }
+        let head = self.load(self.payer).await?;
+        let available = head.account(self.quote.currency).available;
+        if available < self.quote.price {
+            return self.fund().await;
+        }
+        // There is credit: whoever shows the card must prove to hold it, or pay with it.
+        if self.verified.is_none() {
+            let card = self.card().await?;
+            let verification = self.shared.verify(self.payer, &card.method).await?;
+            self.verified = Some(verification);
+            if verification == Verification::Passed {
+                let link = Command::LinkCard { method: card.method };
+                self.apply(&link).await?;
+                self.proof = Proof::Credential { generation: head.generation };
+                return Ok(());
+            }
+        }
+        if self.payment.top_up_id.is_some() || self.charged.is_some() {
+            return Err(ErrorCode::InvalidPayment.into());
+        }
+        self.charge(available, None).await
+    }
+
+    /// Takes a top-up from the card, or joins the one that is open.
+    async fn charge(&mut self, available: Micros, needed: Option<Micros>) -> Result<(), Refusal> {
+        let amount = self.top_up_amount(available)?;
+        let (payer, currency) = (self.payer, self.quote.currency);
+        let card = self.card().await?;
+        let book = card.book;
+        let ask = Ask { payer, currency, needed, amount, card };
+        match self.shared.top_up(Work::Open(ask)).await {
+            Ok(credited) => self.believe(credited),
+            // Somebody else's card failed, in a top-up that was joined. This one was not tried.
+            Err(Failed { card: Some(failed), .. }) if failed != book => {}
+            Err(failed) => return Err(failed.refusal),
+        }
+        Ok(())
+    }
+
+    /// A charge of the card that was shown proves who shows it.
+    fn believe(&mut self, credited: Option<Credited>) {
+        if let Some(credited) = credited
+            && Some(&credited.method) == self.payment.payment_method_id.as_ref()
+        {
+            if matches!(self.proof, Proof::Method(_)) {
+                self.proof = Proof::Credential { generation: credited.generation };
+            }
+            self.charged = Some(credited);
+        }
+    }
+
+    /// How much to take from the card, so that it pays for this request.
+    fn top_up_amount(&self, available: Micros) -> Result<Micros, Refusal> {
+        let quote = self.quote;
+        let too_much = Refusal::from(ErrorCode::TopUpAboveMaximum);
+        let missing = |needed: Micros| needed.checked_sub(available).ok_or(too_much);
+        let chargeable = |micros| quote.currency.chargeable(micros).ok_or(too_much);
+        let amount = match self.payment.top_up_amount {
+            Some(units) => chargeable(units.micros())?,
+            None => {
+                let missing = missing(self.needed())?.max(Micros::ZERO);
+                chargeable(missing)?.max(quote.min_top_up).min(quote.max_top_up)
+            }
+        };
+        match (amount < missing(quote.price)?, self.payment.top_up_amount) {
+            (false, _) => Ok(amount),
+            (true, Some(_)) => Err(ErrorCode::TopUpBelowMinimum.into()),
+            (true, None) => Err(too_much),
+        }
+    }
+
+    /// What must be available: the price, and what the payment wants to be left.
+    fn needed(&self) -> Micros {
+        let min_credit = self.payment.min_credit.unwrap_or_default().micros();
+        self.quote.price.checked_add(min_credit).unwrap_or(Micros::MAX)
+    }
+
+    async fn card(&mut self) -> Result<Card, Refusal> {
+        if let Some(card) = &self.card {
+            return Ok(card.clone());
+        }
+        let method = self.payment.payment_method_id.as_ref();
+        let card = self.shared.card(method.ok_or(ErrorCode::InvalidPayment)?).await?;
+        self.card = Some(card.clone());
+        Ok(card)
+    }
+
+    async fn paid(self, reservation: Reservation) -> Result<Paid, Refusal> {
+        let client_id = match (self.client_id, self.proof) {
+            (Some(client_id), _) => client_id,
+            (None, Proof::Credential { generation }) => {
+                self.shared.credentials.issue(self.payer, generation)
+            }
+            (None, Proof::Method(_)) => {
+                let head = self.shared.load(self.payer).await?;
+                self.shared.credentials.issue(self.payer, head.generation)
+            }
+        };
+        Ok(Paid { reservation, client_id, top_up: self.charged })
+    }
+
+    async fn load(&self, payer: PayerId) -> Result<Head, Refusal> {
+        Ok(self.shared.load(payer).await?)
+    }
+
+    async fn apply(&self, command: &Command) -> Result<(), Refusal> {
+        match self.shared.ledger.apply(&self.payer, command).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::error!(%error, "the ledger did not answer");
+                Err(ErrorCode::LedgerUnavailable.into())
+            }
+        }
+    }
+}

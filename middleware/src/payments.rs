@@ -1,0 +1,312 @@
+//! `Payments`: what a provider opens once and asks for prices.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use farebox_ledger::clock::{Clock, SystemClock};
+use farebox_ledger::{FirstRecord, Head, Ledger, ReservationId, Store as _};
+use farebox_processor::Stripe;
+use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Money, PayerId};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::account::AccountService;
+use crate::layer::PaymentLayer;
+use crate::price::{FixedPrice, Pricer};
+use crate::quote::{Limits, Quote, Unpayable};
+use crate::secret::{self, Keys, SecretError};
+use crate::top_up::{Account, Progress, Work};
+use crate::who::LookUps;
+
+/// Charges for requests. It is shared and cheap to clone: open it once, and ask it for layers.
+#[derive(Clone, Debug)]
+pub struct Payments {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all layers of a process share.
+pub(crate) struct Shared {
+    pub(crate) ledger: Ledger,
+    pub(crate) stripe: Stripe,
+    pub(crate) identity: IdentityKey,
+    pub(crate) credentials: CredentialKey,
+    pub(crate) look_ups: LookUps,
+    /// The account's driver, by account: at most one in a process.
+    pub(crate) drivers: DashMap<Account, watch::Receiver<Progress>>,
+    /// Tasks about money, which no request can cut.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) runtime: Handle,
+    pub(crate) closing: CancellationToken,
+    pub(crate) clock: Arc<dyn Clock>,
+    limits: Limits,
+    reservations: ReservationIds,
+}
+
+/// How long [`Payments::close`] waits for tasks about money.
+const CLOSE_WITHIN: Duration = Duration::from_secs(30);
+/// How long a start waits for Stripe to name its account. An outage does not stop a start.
+const ACCOUNT_WITHIN: Duration = Duration::from_secs(3);
+
+impl Payments {
+    /// Payments by cards at `stripe`.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use farebox_middleware::{Payments, Stripe};
+    ///
+    /// let payments = Payments::builder(Stripe::from_env()?).ledger("embedded:farebox.redb").open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(stripe: Stripe) -> Builder {
+        Builder {
+            stripe,
+            ledger: "embedded:farebox.redb".to_owned(),
+            secret: None,
+            limits: Limits::default(),
+        }
+    }
+
+    /// A layer that charges `price` for each request that succeeds.
+    ///
+    /// On axum, attach it to a method router with `route_layer`: there, a path or a method that
+    /// the router does not know reaches neither a handler nor a card.
+    ///
+    /// # Panics
+    ///
+    /// If nothing could ever pay the price: it is zero, no whole number of units, or above the
+    /// largest top-up, or its currency has no top-up limits.
+    #[expect(clippy::panic, reason = "a route that cannot work must not be built")]
+    pub fn price(&self, price: Money) -> PaymentLayer<FixedPrice> {
+        match self.quote(price) {
+            Ok(quote) => PaymentLayer::new(self.clone(), FixedPrice(price), Some(quote)),
+            Err(error) => panic!("a price of {price} cannot work: {error}"),
+        }
+    }
+
+    /// A layer that asks `pricer` what each request costs.
+    pub fn priced_by<P: Pricer>(&self, pricer: P) -> PaymentLayer<P> {
+        PaymentLayer::new(self.clone(), pricer, None)
+    }
+
+    /// A service that tells a payer its balance, by credential, for nothing. On axum:
+    /// `nest_service("/account", payments.account_routes())`.
+    pub fn account_routes(&self) -> AccountService {
+        AccountService { shared: self.shared.clone() }
+    }
+
+    /// Waits until tasks about money have ended: call it after the server has drained. A top-up
+    /// whose outcome is still unknown stays open in the ledger, and the next start goes on with it.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`] if some task has not ended within 30 seconds. Nothing is lost then either.
+    pub async fn close(&self) -> Result<(), CloseError> {
+        self.shared.closing.cancel();
+        self.shared.tasks.close();
+        let ended = tokio::time::timeout(CLOSE_WITHIN, self.shared.tasks.wait()).await;
+        ended.map_err(|_| CloseError { tasks: self.shared.tasks.len() })
+    }
+
+    pub(crate) fn quote(&self, price: Money) -> Result<Quote, Unpayable> {
+        Quote::new(price, &self.shared.limits, self.shared.stripe.publishable_key())
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl Payments {
+    /// Payments without Stripe, on a ledger in memory: for tests of a provider's own routes.
+    /// Cards cannot be charged; [`Payments::fund`] gives credit.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[expect(clippy::expect_used, reason = "the keys and the address are literals")]
+    pub fn for_tests() -> Payments {
+        let stripe = Stripe::new("sk_test_none", "pk_test_none")
+            .and_then(|stripe| stripe.base_url("http://127.0.0.1:1"))
+            .expect("test keys at a loopback address are a valid configuration");
+        let ledger = Ledger::Memory(farebox_ledger::store::Memory::default());
+        let keys = Keys::new(b"a secret that is only good for tests");
+        Payments { shared: Arc::new(Shared::new(stripe, ledger, keys, Limits::default())) }
+    }
+
+    /// Gives `money` to the payer of a test card, and answers the value of a `payment` header that
+    /// spends it.
+    ///
+    /// # Panics
+    ///
+    /// If the ledger cannot be written.
+    #[expect(clippy::expect_used, reason = "for tests, which fail by panicking")]
+    pub async fn fund(&self, money: Money) -> http::HeaderValue {
+        let Shared { ledger, identity, credentials, .. } = &*self.shared;
+        let payer = identity.payer("test card");
+        farebox_ledger::store::fund(ledger, &payer, money).await.expect("the ledger is writable");
+        let generation = ledger.load(&payer).await.expect("the ledger is readable").generation;
+        let client_id = Some(credentials.issue(payer, generation));
+        let payment = farebox_protocol::Payment { client_id, ..Default::default() };
+        http::HeaderValue::try_from(payment.encode()).expect("base64 is a header value")
+    }
+}
+
+impl Shared {
+    fn new(stripe: Stripe, ledger: Ledger, keys: Keys, limits: Limits) -> Shared {
+        Shared {
+            ledger,
+            stripe,
+            identity: keys.identity,
+            credentials: keys.credentials,
+            look_ups: LookUps::default(),
+            drivers: DashMap::new(),
+            tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+            closing: CancellationToken::new(),
+            clock: Arc::new(SystemClock),
+            limits,
+            reservations: ReservationIds::random(),
+        }
+    }
+
+    pub(crate) fn new_reservation_id(&self) -> ReservationId {
+        self.reservations.next()
+    }
+
+    pub(crate) async fn load(&self, payer: PayerId) -> Result<Head, ErrorCode> {
+        self.ledger.load(&payer).await.map_err(|error| {
+            tracing::error!(%error, "a book cannot be read");
+            ErrorCode::LedgerUnavailable
+        })
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("ledger", &self.ledger).finish_non_exhaustive()
+    }
+}
+
+/// Ids that no other process and no earlier life of this one made: a random half and a counter.
+struct ReservationIds {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl ReservationIds {
+    fn random() -> ReservationIds {
+        // Without randomness the system could not make a TLS connection to Stripe either.
+        let process = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
+        ReservationIds { process, next: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> ReservationId {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        (u128::from(self.process) << 64 | u128::from(next)).into()
+    }
+}
+
+/// What is set before payments are opened.
+#[must_use]
+#[derive(Clone)]
+pub struct Builder {
+    stripe: Stripe,
+    ledger: String,
+    secret: Option<Vec<u8>>,
+    limits: Limits,
+}
+
+impl Builder {
+    /// Where the ledger is: `embedded:PATH` (the default is `embedded:farebox.redb`) or `memory:`.
+    pub fn ledger(mut self, url: &str) -> Self {
+        url.clone_into(&mut self.ledger);
+        self
+    }
+
+    /// The secret of at least 32 random bytes from which payer ids and credentials derive. It must
+    /// never change. Without it, `FAREBOX_SECRET` is read; outside live mode, one is made and kept
+    /// beside the ledger when that is not set either.
+    pub fn secret(mut self, secret: &[u8]) -> Self {
+        self.secret = Some(secret.to_owned());
+        self
+    }
+
+    /// The smallest top-up in its currency. The default is ten times Stripe's smallest charge:
+    /// 5 dollars.
+    pub fn min_top_up(mut self, smallest: Money) -> Self {
+        self.limits.smallest.push(smallest);
+        self
+    }
+
+    /// The largest top-up in its currency. The default is 200 times Stripe's smallest charge:
+    /// 100 dollars.
+    pub fn max_top_up(mut self, largest: Money) -> Self {
+        self.limits.largest.push(largest);
+        self
+    }
+
+    /// Opens the ledger, and goes on with every top-up that an earlier life left open.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], one sentence for the operator. An outage of Stripe is none: a server with
+    /// credit on its books starts and serves.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub async fn open(self) -> Result<Payments, OpenError> {
+        let Builder { stripe, ledger: url, secret, limits } = self;
+        let keys = Keys::new(&secret::find(secret, &url, stripe.mode())?);
+        let account = match tokio::time::timeout(ACCOUNT_WITHIN, stripe.account()).await {
+            Ok(Ok(account)) => account,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "Stripe does not name its account; starting without");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("Stripe does not answer; starting without");
+                None
+            }
+        };
+        let first = FirstRecord::new(&keys.check, stripe.mode().as_str(), account.as_deref());
+        let ledger = Ledger::open(&url, &first).await?;
+        let shared = Arc::new(Shared::new(stripe, ledger, keys, limits));
+        for id in shared.ledger.due().await? {
+            tracing::info!(top_up = %id, "going on with an open top-up");
+            drop(shared.drive(Work::Resume(id)));
+        }
+        Ok(Payments { shared })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("ledger", &self.ledger).finish_non_exhaustive()
+    }
+}
+
+/// Why payments could not be opened; the operator acts.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no usable secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Ledger(#[from] farebox_ledger::OpenError),
+    /// The ledger was opened and does not answer.
+    #[error(transparent)]
+    Store(#[from] farebox_ledger::StoreError),
+}
+
+/// Some tasks about money have not ended in time. Their top-ups stay open in the ledger.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{tasks} tasks about money have not ended; the next start goes on with them")]
+pub struct CloseError {
+    tasks: usize,
+}

@@ -1,0 +1,79 @@
+//! A refusal: why a request is not served, and the answer that says so.
+
+use bytes::Bytes;
+use farebox_protocol::{ErrorCode, PaymentResponse, TopUpId, header};
+use http::{HeaderValue, Response, StatusCode, header as names};
+use http_body_util::Full;
+
+use crate::answer;
+use crate::quote::Quote;
+
+/// How long a client waits before it repeats a request, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+
+/// Why a request is not served. Nothing was taken for it, or what was taken is credit now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: ErrorCode,
+    /// The top-up that was opened or gone on with.
+    pub(crate) top_up: Option<TopUpId>,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Refusal { code, top_up: None }
+    }
+}
+
+impl Refusal {
+    pub(crate) fn about(code: ErrorCode, top_up: TopUpId) -> Refusal {
+        Refusal { code, top_up: Some(top_up) }
+    }
+
+    /// The answer. A 402 carries the offer; `quote` is `None` where there is no price.
+    pub(crate) fn response(self, quote: Option<&Quote>, path: &str) -> Response<Full<Bytes>> {
+        let status = self.code.status();
+        let offer = quote.filter(|_| status == StatusCode::PAYMENT_REQUIRED);
+        let offer = offer.map(|quote| {
+            // Without a payment there is no error to name.
+            let error = Some(self.code).filter(|code| *code != ErrorCode::PaymentRequired);
+            quote.json(path, error)
+        });
+        let header = offer.as_deref().map(header::encode_json);
+        let body = match (self.code, offer) {
+            (ErrorCode::PaymentRequired | ErrorCode::InsufficientCredits, Some(json)) => json,
+            _ => PaymentResponse { top_up_id: self.top_up, ..PaymentResponse::refused(self.code) }
+                .to_json(),
+        };
+        let mut response = json(status, body);
+        let headers = response.headers_mut();
+        if let Some(value) = header.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(header::PAYMENT_REQUIRED, value);
+        }
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            headers.insert(names::RETRY_AFTER, RETRY_AFTER);
+        }
+        answer::expose_headers(headers);
+        response
+    }
+}
+
+/// The answer of a route that the provider built wrongly. Nothing was taken.
+pub(crate) fn misconfigured() -> Response<Full<Bytes>> {
+    let body = PaymentResponse {
+        error: Some("The server is misconfigured; nothing was taken".to_owned()),
+        error_code: None,
+        ..PaymentResponse::refused(ErrorCode::PriceUnavailable)
+    };
+    json(StatusCode::INTERNAL_SERVER_ERROR, body.to_json())
+}
+
+/// An answer of ours with a JSON body. It is never cached.
+pub(crate) fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(names::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(names::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

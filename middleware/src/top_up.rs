@@ -1,0 +1,461 @@
+//! A top-up: one card charge that becomes credit, exactly once.
+//!
+//! A top-up is driven by a task of its own, which a client that hangs up cannot cut. The order is
+//! what makes it exact: the top-up is on disk, with the encoded call, before Stripe hears of it;
+//! its id is Stripe's idempotency key; and the call is repeated, byte for byte, by whoever finds
+//! the top-up open, until the outcome is definite.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::mapref::entry::Entry;
+use farebox_ledger::{Command, Outcome, Store as _, TopUpState, Totals};
+use farebox_processor::{
+    Call, Charge, IdempotencyKey, Intent, IntentStatus, LookUpError, Rejection, TopUp, Unknown,
+};
+use farebox_protocol::{Currency, ErrorCode, Micros, Money, PayerId, PaymentMethodId, TopUpId};
+use tokio::sync::watch;
+
+use crate::payments::Shared;
+use crate::refusal::Refusal;
+use crate::who::{Card, refusal_of};
+
+/// A top-up that a payment asks for.
+#[derive(Clone)]
+pub(crate) struct Ask {
+    pub(crate) payer: PayerId,
+    pub(crate) currency: Currency,
+    /// Nothing is charged if this much is available; `None`: the charge is the proof of who pays.
+    pub(crate) needed: Option<Micros>,
+    /// How much to take.
+    pub(crate) amount: Micros,
+    pub(crate) card: Card,
+}
+
+/// What a driver is to do.
+pub(crate) enum Work {
+    Open(Ask),
+    Resume(TopUpId),
+}
+
+/// A top-up that became credit.
+#[derive(Clone, Debug)]
+pub(crate) struct Credited {
+    pub(crate) id: TopUpId,
+    /// The PaymentIntent.
+    pub(crate) intent: String,
+    pub(crate) method: PaymentMethodId,
+    /// The payer's generation afterwards: the charge proved who pays.
+    pub(crate) generation: u32,
+}
+
+/// How far a driver is, for the requests that wait for it.
+#[derive(Clone, Debug)]
+pub(crate) enum Progress {
+    Starting,
+    Open(TopUpId),
+    Ended(Ended),
+}
+
+/// How a driver's work ended. `None`: there was enough credit, and nothing was charged.
+pub(crate) type Ended = Result<Option<Credited>, Failed>;
+
+/// Nothing became credit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failed {
+    pub(crate) refusal: Refusal,
+    /// The card that failed, if it came to that. Another card may still succeed.
+    pub(crate) card: Option<PayerId>,
+}
+
+impl From<ErrorCode> for Failed {
+    fn from(code: ErrorCode) -> Self {
+        Failed { refusal: code.into(), card: None }
+    }
+}
+
+/// The account that a driver works on. At most one does.
+pub(crate) type Account = (PayerId, Currency);
+
+/// How long a request waits for its top-up. The driver goes on after it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How long one round of calls may take before the driver pauses.
+const CALL_BUDGET: Duration = Duration::from_secs(20);
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Stripe may forget an idempotency key after 24 hours; then the same key would charge again.
+const REPEAT_FOR_SECONDS: i64 = 23 * 3_600;
+/// Stripe's clock and ours may differ.
+const SKEW_SECONDS: i64 = 600;
+/// How often a number or a customer is taken anew before a driver gives up.
+const ATTEMPTS_MAX: usize = 4;
+
+impl Shared {
+    /// Drives a top-up, or joins the driver of its account, and waits for the end of it.
+    pub(crate) async fn top_up(self: &Arc<Self>, work: Work) -> Ended {
+        let mut progress = self.drive(work);
+        let ended = progress.wait_for(|progress| matches!(progress, Progress::Ended(_)));
+        // Either too slow, or the driver died: what it opened is driven on by the next request.
+        let _ = tokio::time::timeout(ANSWER_WITHIN, ended).await;
+        let last = progress.borrow().clone();
+        match last {
+            Progress::Ended(ended) => ended,
+            Progress::Open(id) => {
+                let refusal = Refusal::about(ErrorCode::PaymentPending, id);
+                Err(Failed { refusal, card: None })
+            }
+            Progress::Starting => Err(ErrorCode::PaymentPending.into()),
+        }
+    }
+
+    /// Starts a driver, unless the account has one already.
+    pub(crate) fn drive(self: &Arc<Self>, work: Work) -> watch::Receiver<Progress> {
+        let account = match &work {
+            Work::Open(ask) => (ask.payer, ask.currency),
+            Work::Resume(id) => (id.payer, id.currency),
+        };
+        match self.drivers.entry(account) {
+            Entry::Occupied(driver) => driver.get().clone(),
+            Entry::Vacant(slot) => {
+                let (progress, watched) = watch::channel(Progress::Starting);
+                slot.insert(watched.clone());
+                let driver = Driver { shared: self.clone(), account, progress };
+                self.tasks.spawn_on(driver.run(work), &self.runtime);
+                watched
+            }
+        }
+    }
+
+    /// The payer's Customer at Stripe, made once. `replaces` is one that Stripe does not know.
+    pub(crate) async fn customer(
+        &self,
+        payer: PayerId,
+        replaces: Option<String>,
+    ) -> Result<String, ErrorCode> {
+        let known = self.load(payer).await?.customer;
+        if let Some(known) = known.filter(|known| Some(known) != replaces.as_ref()) {
+            return Ok(known);
+        }
+        let made = self.stripe.customer(&payer, replaces.as_deref()).await;
+        let set = Command::SetCustomer { customer: made.map_err(refusal_of)?, replaces };
+        match self.ledger.apply(&payer, &set).await.map(|applied| applied.outcome) {
+            Ok(Outcome::Customer(customer)) => Ok(customer),
+            other => {
+                tracing::error!(?other, "a customer could not be kept");
+                Err(ErrorCode::LedgerUnavailable)
+            }
+        }
+    }
+}
+
+/// The task that drives one account's top-up.
+struct Driver {
+    shared: Arc<Shared>,
+    account: Account,
+    progress: watch::Sender<Progress>,
+}
+
+/// The driver stops before the outcome is definite; the top-up stays open on disk.
+struct Stopped;
+
+/// A top-up that is open, and whether its call was ever sent.
+struct Opened {
+    id: TopUpId,
+    call: Call,
+    fresh: bool,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Also after a panic. Whoever was waiting sees the top-up as it was last.
+        self.shared.drivers.remove(&self.account);
+    }
+}
+
+impl Driver {
+    async fn run(self, work: Work) {
+        let ended = match work {
+            Work::Open(ask) => self.open(&ask).await,
+            Work::Resume(id) => self.resume(id).await,
+        };
+        let progress = self.progress.clone();
+        drop(self); // first: whoever is woken may start the next driver
+        if let Ok(ended) = ended {
+            progress.send_replace(Progress::Ended(ended));
+        }
+    }
+
+    /// Opens a top-up and drives it.
+    async fn open(&self, ask: &Ask) -> Result<Ended, Stopped> {
+        let mut unknown_customer = None;
+        for _ in 0..ATTEMPTS_MAX {
+            let customer = match self.shared.customer(ask.payer, unknown_customer.take()).await {
+                Ok(customer) => customer,
+                Err(code) => return Ok(Err(code.into())),
+            };
+            let opened = match self.open_on_disk(ask, &customer).await {
+                Ok(Some(opened)) => opened,
+                Ok(None) => return Ok(Ok(None)),
+                Err(code) => return Ok(Err(code.into())),
+            };
+            match self.finish(&opened).await? {
+                Finished::Ended(ended) => return Ok(ended),
+                // Made anew once, under a key of its own.
+                Finished::UnknownCustomer => unknown_customer = Some(customer),
+            }
+        }
+        Ok(Err(ErrorCode::ProcessorUnavailable.into()))
+    }
+
+    /// Goes on with a top-up that somebody opened.
+    async fn resume(&self, id: TopUpId) -> Result<Ended, Stopped> {
+        let Ok(top_up) = self.shared.ledger.top_up(&id).await else {
+            return Ok(Err(ErrorCode::LedgerUnavailable.into()));
+        };
+        let Some(top_up) = top_up else { return Ok(Err(ErrorCode::InvalidPayment.into())) };
+        match top_up.state {
+            TopUpState::Succeeded { intent } => Ok(self.credited(id, intent, top_up.method).await),
+            TopUpState::Failed { code } => {
+                Ok(Err(Failed { refusal: Refusal::about(code, id), card: Some(top_up.card) }))
+            }
+            TopUpState::Open { call } => {
+                let Ok(call) = serde_json::from_str(&call) else {
+                    tracing::error!(top_up = %id, "the stored call cannot be read");
+                    return Err(Stopped);
+                };
+                self.progress.send_replace(Progress::Open(id));
+                match self.finish(&Opened { id, call, fresh: false }).await? {
+                    Finished::Ended(ended) => Ok(ended),
+                    Finished::UnknownCustomer => Ok(Err(ErrorCode::ProcessorUnavailable.into())),
+                }
+            }
+        }
+    }
+
+    /// Writes the top-up down, or finds the one that is open. `None`: there is enough credit.
+    async fn open_on_disk(&self, ask: &Ask, customer: &str) -> Result<Option<Opened>, ErrorCode> {
+        let (payer, currency) = self.account;
+        let mut number = self.shared.load(payer).await?.account(currency).ended + 1;
+        for _ in 0..ATTEMPTS_MAX {
+            let id = TopUpId { payer, currency, number };
+            let (amount, payment_method) = (ask.amount, &ask.card.method);
+            let call = self.shared.stripe.top_up(&TopUp { id, amount, customer, payment_method });
+            let open = Command::OpenTopUp {
+                currency,
+                number,
+                needed: ask.needed,
+                method: ask.card.method.clone(),
+                card: ask.card.book,
+                call: serde_json::to_string(&call).map_err(|_| ErrorCode::LedgerUnavailable)?,
+            };
+            let applied = self.shared.ledger.apply(&payer, &open).await;
+            match applied.map(|applied| applied.outcome) {
+                Ok(Outcome::Opened) => {
+                    self.progress.send_replace(Progress::Open(id));
+                    return Ok(Some(Opened { id, call, fresh: true }));
+                }
+                Ok(Outcome::Joined { number }) => {
+                    return self.join(TopUpId { payer, currency, number }).await.map(Some);
+                }
+                Ok(Outcome::NotNeeded) => return Ok(None),
+                Ok(Outcome::Stale { number: next }) => number = next,
+                other => {
+                    tracing::error!(?other, "a top-up could not be opened");
+                    return Err(ErrorCode::LedgerUnavailable);
+                }
+            }
+        }
+        Err(ErrorCode::RateLimited)
+    }
+
+    /// A top-up that another process, or an earlier life of this one, left open.
+    async fn join(&self, id: TopUpId) -> Result<Opened, ErrorCode> {
+        let top_up = self.shared.ledger.top_up(&id).await.ok().flatten();
+        let Some(TopUpState::Open { call }) = top_up.map(|top_up| top_up.state) else {
+            return Err(ErrorCode::RateLimited); // it ended meanwhile
+        };
+        let call = serde_json::from_str(&call).map_err(|_| ErrorCode::LedgerUnavailable)?;
+        self.progress.send_replace(Progress::Open(id));
+        Ok(Opened { id, call, fresh: false })
+    }
+
+    /// Sends the call until its outcome is definite, and books it.
+    async fn finish(&self, opened: &Opened) -> Result<Finished, Stopped> {
+        let &Opened { id, ref call, mut fresh } = opened;
+        let stripe = &self.shared.stripe;
+        let key = IdempotencyKey::from(id);
+        let mut pause = PAUSE_MIN;
+        loop {
+            let charge = match fresh {
+                true => stripe.charge(call, &key, CALL_BUDGET).await,
+                false => stripe.repeat(call, &key, CALL_BUDGET).await,
+            };
+            match self.judge(id, charge, fresh).await? {
+                Judged::Credit { intent, received } => {
+                    return self.credit(id, intent, received).await.map(Finished::Ended);
+                }
+                Judged::Fail(code) => {
+                    return self.fail(id, code).await.map(|failed| Finished::Ended(Err(failed)));
+                }
+                Judged::UnknownCustomer => {
+                    let _: Failed = self.fail(id, ErrorCode::ProcessorUnavailable).await?;
+                    return Ok(Finished::UnknownCustomer);
+                }
+                Judged::Repeat => {
+                    fresh = false;
+                    tracing::warn!(top_up = %id, "the outcome of a charge is not known yet");
+                    self.pause(&mut pause).await?;
+                }
+            }
+        }
+    }
+
+    /// What an outcome of the call means for the top-up.
+    async fn judge(&self, id: TopUpId, charge: Charge, fresh: bool) -> Result<Judged, Stopped> {
+        match charge {
+            Charge::Charged { intent, received, currency } if currency == id.currency => {
+                Ok(Judged::Credit { intent, received })
+            }
+            Charge::Charged { intent, currency, .. } => {
+                tracing::error!(top_up = %id, intent, %currency, "charged in another currency");
+                Err(Stopped)
+            }
+            Charge::Declined => Ok(Judged::Fail(ErrorCode::CardDeclined)),
+            Charge::AuthenticationRequired => Ok(Judged::Fail(ErrorCode::AuthenticationRequired)),
+            Charge::NotSent if fresh => Ok(Judged::Fail(ErrorCode::ProcessorUnavailable)),
+            Charge::Rejected(rejection) if fresh => Ok(match rejection {
+                Rejection::PaymentMethod => Judged::Fail(ErrorCode::InvalidPayment),
+                Rejection::Customer => Judged::UnknownCustomer,
+                Rejection::Operator => Judged::Fail(ErrorCode::ProcessorUnavailable),
+            }),
+            Charge::NotSent | Charge::Unknown(Unknown::Repeat) if !self.is_too_old(id).await => {
+                Ok(Judged::Repeat)
+            }
+            // A refusal of a repeated call says nothing about the first one.
+            Charge::NotSent | Charge::Unknown(_) | Charge::Rejected(_) => self.look_up(id).await,
+        }
+    }
+
+    async fn is_too_old(&self, id: TopUpId) -> bool {
+        let opened = self.opened_at(id).await;
+        self.shared.clock.now().seconds() - opened > REPEAT_FOR_SECONDS
+    }
+
+    async fn opened_at(&self, id: TopUpId) -> i64 {
+        let top_up = self.shared.ledger.top_up(&id).await.ok().flatten();
+        top_up.map_or(0, |top_up| top_up.opened.seconds())
+    }
+
+    /// Repeating can no longer tell: the customer's own payments at Stripe decide.
+    async fn look_up(&self, id: TopUpId) -> Result<Judged, Stopped> {
+        let Ok(head) = self.shared.load(id.payer).await else { return Ok(Judged::Repeat) };
+        let since = self.opened_at(id).await - SKEW_SECONDS;
+        let found = match &head.customer {
+            Some(customer) => self.shared.stripe.intents_since(customer, since).await,
+            None => Ok(Vec::new()),
+        };
+        let of_top_up: Vec<Intent> = match found {
+            Ok(intents) => intents.into_iter().filter(|i| i.top_up == Some(id)).collect(),
+            Err(LookUpError::NotFound) => Vec::new(), // no customer, no payments of theirs
+            Err(error) => {
+                tracing::warn!(top_up = %id, %error, "the customer's payments cannot be listed");
+                return Ok(Judged::Repeat);
+            }
+        };
+        if let Some(intent) = of_top_up.iter().find(|i| i.status == IntentStatus::Succeeded) {
+            let (intent, received) = (intent.id.clone(), intent.received);
+            return Ok(Judged::Credit { intent, received });
+        }
+        let is_dead = |intent: &Intent| {
+            matches!(intent.status, IntentStatus::RequiresPaymentMethod | IntentStatus::Canceled)
+        };
+        match of_top_up.iter().all(is_dead) {
+            true => Ok(Judged::Fail(ErrorCode::ProcessorUnavailable)),
+            false => Ok(Judged::Repeat),
+        }
+    }
+
+    /// Books what the card paid.
+    async fn credit(
+        &self,
+        id: TopUpId,
+        intent: String,
+        received: Micros,
+    ) -> Result<Ended, Stopped> {
+        let TopUpId { payer, currency, number } = id;
+        let totals = Totals { received, ..Totals::default() };
+        let mut pause = PAUSE_MIN;
+        loop {
+            if let Ok(Some(top_up)) = self.shared.ledger.top_up(&id).await {
+                // Before the credit, so that a crash between the two is driven again.
+                self.book(top_up.card, &Command::ClaimCard { owner: payer }).await?;
+                let observe = Command::Observe {
+                    currency,
+                    number,
+                    intent: intent.clone(),
+                    seen_version: top_up.version,
+                    totals,
+                };
+                let outcome = self.book(payer, &observe).await?;
+                if matches!(outcome, Outcome::Observed { .. }) {
+                    let amount = Money::new(received, currency);
+                    tracing::info!(top_up = %id, %amount, "a top-up became credit");
+                    return Ok(self.credited(id, intent, top_up.method).await);
+                }
+                tracing::error!(top_up = %id, ?outcome, "a charge is not credited");
+            }
+            self.pause(&mut pause).await?;
+        }
+    }
+
+    async fn credited(&self, id: TopUpId, intent: String, method: PaymentMethodId) -> Ended {
+        let generation = self.shared.load(id.payer).await?.generation;
+        Ok(Some(Credited { id, intent, method, generation }))
+    }
+
+    /// Ends the top-up without money.
+    async fn fail(&self, id: TopUpId, code: ErrorCode) -> Result<Failed, Stopped> {
+        let TopUpId { payer, currency, number } = id;
+        self.book(payer, &Command::FailTopUp { currency, number, code }).await?;
+        tracing::warn!(top_up = %id, code = code.as_str(), "a top-up failed");
+        let top_up = self.shared.ledger.top_up(&id).await.ok().flatten();
+        Ok(Failed { refusal: Refusal::about(code, id), card: top_up.map(|top_up| top_up.card) })
+    }
+
+    /// Applies a command until the ledger answers.
+    async fn book(&self, payer: PayerId, command: &Command) -> Result<Outcome, Stopped> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.shared.ledger.apply(&payer, command).await {
+                Ok(applied) => return Ok(applied.outcome),
+                Err(error) => tracing::error!(%error, "a top-up waits for the ledger"),
+            }
+            self.pause(&mut pause).await?;
+        }
+    }
+
+    /// Waits, each time twice as long, until the server closes. Nothing about money is under way
+    /// while it waits.
+    async fn pause(&self, pause: &mut Duration) -> Result<(), Stopped> {
+        let now = *pause;
+        *pause = (now * 2).min(PAUSE_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(now) => Ok(()),
+            () = self.shared.closing.cancelled() => Err(Stopped),
+        }
+    }
+}
+
+/// How a driver's round ended.
+enum Finished {
+    Ended(Ended),
+    UnknownCustomer,
+}
+
+/// What an outcome of a call means.
+enum Judged {
+    Credit { intent: String, received: Micros },
+    Fail(ErrorCode),
+    UnknownCustomer,
+    Repeat,
+}

@@ -1,0 +1,90 @@
+//! Who pays: which payer a card stands for, and whether whoever shows it holds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use farebox_processor::{LookUpError, Verification};
+use farebox_protocol::{ErrorCode, PayerId, PaymentMethodId};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+
+use crate::payments::Shared;
+
+/// A card, known by the book that is named after it.
+#[derive(Clone, Debug)]
+pub(crate) struct Card {
+    pub(crate) book: PayerId,
+    /// The PaymentMethod as Stripe spells it.
+    pub(crate) method: PaymentMethodId,
+}
+
+/// The most look-ups at Stripe at one time, for all requests of this process.
+const LOOK_UPS_MAX: usize = 32;
+/// How long a request waits for its turn.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
+
+type Found = Arc<OnceCell<Result<Card, ErrorCode>>>;
+
+/// Look-ups in flight. Requests that bring the same PaymentMethod share one.
+#[derive(Debug)]
+pub(crate) struct LookUps {
+    in_flight: DashMap<PaymentMethodId, Found>,
+    turns: Semaphore,
+}
+
+impl Default for LookUps {
+    fn default() -> Self {
+        LookUps { in_flight: DashMap::new(), turns: Semaphore::new(LOOK_UPS_MAX) }
+    }
+}
+
+impl LookUps {
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, ErrorCode> {
+        let turn = tokio::time::timeout(TURN_WITHIN, self.turns.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or(ErrorCode::RateLimited)
+    }
+}
+
+impl Shared {
+    /// The card behind a PaymentMethod.
+    pub(crate) async fn card(&self, method: &PaymentMethodId) -> Result<Card, ErrorCode> {
+        let in_flight = &self.look_ups.in_flight;
+        let found = in_flight.entry(method.clone()).or_default().clone();
+        let card = found.get_or_init(|| self.look_up(method)).await.clone();
+        in_flight.remove_if(method, |_, current| Arc::ptr_eq(current, &found));
+        card
+    }
+
+    async fn look_up(&self, method: &PaymentMethodId) -> Result<Card, ErrorCode> {
+        let _turn = self.look_ups.turn().await?;
+        let found = self.stripe.payment_method(method).await.map_err(refusal_of)?;
+        Ok(Card { book: self.identity.payer(&found.fingerprint), method: found.id })
+    }
+
+    /// Whether the bank accepts the card and its verification code.
+    pub(crate) async fn verify(
+        &self,
+        payer: PayerId,
+        method: &PaymentMethodId,
+    ) -> Result<Verification, ErrorCode> {
+        let customer = self.customer(payer, None).await?;
+        let _turn = self.look_ups.turn().await?;
+        match self.stripe.verify(method, &customer).await {
+            Ok(verification) => Ok(verification),
+            // The charge itself is the proof, and makes the customer anew if need be.
+            Err(LookUpError::Refused | LookUpError::NotFound) => Ok(Verification::Unproven),
+            Err(error) => Err(refusal_of(error)),
+        }
+    }
+}
+
+/// What a payer is told after a look-up failed.
+pub(crate) fn refusal_of(error: LookUpError) -> ErrorCode {
+    match error {
+        LookUpError::NotFound | LookUpError::Refused => ErrorCode::InvalidPayment,
+        LookUpError::Operator | LookUpError::Unavailable => {
+            tracing::error!(%error, "a look-up at Stripe failed");
+            ErrorCode::ProcessorUnavailable
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The card processor: Stripe, its calls and their outcomes.
+//!
+//! A charge is encoded first and sent later: [`Stripe::top_up`] makes a [`Call`], a ledger stores
+//! it, and [`Stripe::charge`] sends it under a key until its outcome is known or time is up. An
+//! outcome that is not known is the value [`Charge::Unknown`], never an error and never a no; the
+//! stored call, sent again under the same key with [`Stripe::repeat`], makes it known without
+//! charging twice.
+//!
+//! Requests are built by the generated crates of async-stripe and sent by a transport of our own,
+//! because retries, idempotency keys and the headers of answers decide about money here. Answers
+//! are read by small types of just the fields that decide something.
+//!
+//! # Layout
+//!
+//! - `stripe`: [`Stripe`], everything that is asked of Stripe
+//! - `call`: [`Call`], [`TopUp`] and [`IdempotencyKey`]; requests as they are sent and stored
+//! - `charge`: [`Charge`]; what an attempt to charge means, as pure decisions
+//! - `lookup`: what the answer to a look-up means
+//! - `answer`: [`Intent`] and the other objects, as they are read
+//! - `retry`: deadlines, waits and repetitions
+//! - `transport`: the one place that builds an HTTP request
+//! - `config`: keys, base URL and [`Mode`]
+//! - `error`: [`LookUpError`], by who must act
+//!
+//! # Example
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use farebox_processor::{Charge, IdempotencyKey, Stripe, TopUp};
+//! use farebox_protocol::{IdentityKey, PaymentMethodId, TopUpId, usd};
+//!
+//! # async fn top_up() -> Result<(), Box<dyn std::error::Error>> {
+//! let stripe = Stripe::from_env()?;
+//! let card: PaymentMethodId = "pm_1".parse()?;
+//!
+//! let fingerprint = stripe.payment_method(&card).await?.fingerprint;
+//! let payer = IdentityKey::new(b"a secret of at least 32 random bytes").payer(&fingerprint);
+//! let customer = stripe.customer(&payer, None).await?;
+//!
+//! let id: TopUpId = format!("tu_{payer}_usd_1").parse()?;
+//! let amount = usd!("5").micros();
+//! let call = stripe.top_up(&TopUp { id, amount, customer: &customer, payment_method: &card });
+//! // ... the ledger stores `call` under `id` ...
+//! match stripe.charge(&call, &IdempotencyKey::from(id), Duration::from_secs(20)).await {
+//!     Charge::Charged { received, .. } => println!("{} micros", received.get()),
+//!     Charge::Unknown(_) => println!("not known yet; `call` is sent again"),
+//!     refused => println!("nothing was taken: {refused:?}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod call;
+mod charge;
+mod config;
+mod error;
+mod lookup;
+mod retry;
+mod stripe;
+mod transport;
+
+pub use answer::{CvcCheck, Intent, IntentStatus};
+pub use call::{Call, IdempotencyKey, TopUp};
+pub use charge::{Charge, Rejection, Unknown};
+pub use config::{ConfigError, Mode};
+pub use error::{KeyError, LookUpError};
+pub use stripe::{PaymentMethod, Stripe, Verification};

@@ -1,0 +1,78 @@
+//! Stripe on loopback: a stand-in for tests, demos and everything else that must not move money.
+//!
+//! A sandbox speaks the part of Stripe's API that a card payment needs (PaymentMethods, Customers,
+//! SetupIntents, PaymentIntents, charges), over HTTP, so that any Stripe client can talk to it
+//! once its base URL is set. It knows Stripe's test cards and `pm_card_...` aliases, idempotency
+//! keys, declines, 3D Secure, minimum amounts, and which PaymentMethod may be used again. It is
+//! strict where Stripe is: an unknown parameter is an error, not a shrug. An unknown route answers
+//! 404, as it does with Stripe.
+//!
+//! It listens on loopback only, takes no live keys, keeps everything in memory, and forgets it when
+//! it stops.
+//!
+//! What it cannot do: complete a 3D Secure authentication, capture later, refund, dispute, send
+//! webhooks, or update objects. Where Stripe's documentation leaves a question open (which failed
+//! attempts use up a PaymentMethod), it takes the stricter reading.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use farebox_sandbox::Sandbox;
+//!
+//! let sandbox = Sandbox::builder().start("127.0.0.1:0".parse()?).await?;
+//! let answer = reqwest::Client::new()
+//!     .post(format!("{}/v1/payment_methods", sandbox.url()))
+//!     .bearer_auth(sandbox.publishable_key())
+//!     .header("content-type", "application/x-www-form-urlencoded")
+//!     .body(
+//!         "type=card&card[number]=4242424242424242\
+//!          &card[exp_month]=12&card[exp_year]=2040&card[cvc]=123",
+//!     )
+//!     .send()
+//!     .await?;
+//! assert_eq!(answer.status(), 200);
+//! assert!(answer.text().await?.contains(r#""last4":"4242""#));
+//! assert_eq!(sandbox.calls().len(), 1);
+//! sandbox.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+
+// The largest Stripe object has more fields than `json!` can count by default.
+#![recursion_limit = "256"]
+
+mod account;
+mod api;
+mod auth;
+mod cards;
+mod clock;
+mod customers;
+mod error;
+mod expand;
+mod form;
+mod idempotency;
+mod ids;
+mod intents;
+mod lists;
+mod money;
+mod payment_intents;
+mod payment_methods;
+mod sandbox;
+mod server;
+mod setup_intents;
+mod state;
+
+use std::time::Duration;
+
+pub use crate::clock::ManualClock;
+pub use crate::sandbox::{Builder, Call, ChargeRecord, Sandbox, StartError, StartErrorKind};
+
+/// What a sandbox was told when it was built.
+#[derive(Clone)]
+struct Config {
+    keys: auth::Keys,
+    clock: clock::Clock,
+    latency: Duration,
+    raw_cards_with_secret_key: bool,
+    tokenization: bool,
+}

@@ -1,0 +1,16 @@
+//! What the sandbox promises, asked over HTTP.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail where they stand, as tests do")]
+
+mod auth;
+mod generated_requests;
+mod idempotency;
+mod lists;
+mod parameters;
+mod payment_intents;
+mod payment_methods;
+mod running;
+mod setup_intents;
+mod strict_types;
+mod support;
+mod test_cards;

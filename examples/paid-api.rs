@@ -1,0 +1,97 @@
+//! An axum server that charges for requests.
+//!
+//! ```text
+//! cargo run -p farebox-examples --bin paid-api
+//! ```
+//!
+//! `FAREBOX_LISTEN`, `FAREBOX_LEDGER`, `FAREBOX_SECRET`, `STRIPE_SECRET_KEY`,
+//! `STRIPE_PUBLISHABLE_KEY` and `STRIPE_API_BASE` configure it. Without Stripe keys it starts a
+//! sandbox of Stripe in its own process, and says where.
+
+use std::error::Error;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use farebox_middleware::{Payer, Payments, Stripe, usd};
+use farebox_sandbox::Sandbox;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What costs what. A request that fails costs nothing.
+fn app(payments: &Payments) -> Router {
+    Router::new()
+        .route("/", get(|| async { "Free. Try /api/joke for 100 units of 1/10,000 dollar.\n" }))
+        .route("/api/joke", get(joke).route_layer(payments.price(usd!("0.01"))))
+        .route("/api/weather", get(weather).route_layer(payments.price(usd!("0.05"))))
+        .route("/api/echo", post(echo).route_layer(payments.price(usd!("0.005"))))
+        .route("/api/fail", get(fail).route_layer(payments.price(usd!("0.01"))))
+        .nest_service("/account", payments.account_routes())
+}
+
+async fn joke(payer: Payer) -> String {
+    format!(
+        "Why did payer {:.8} cross the road? To get to the other 402.\n",
+        payer.id().to_string()
+    )
+}
+
+async fn weather() -> axum::Json<serde_json::Value> {
+    axum::Json(serde_json::json!({ "city": "Oslo", "celsius": 7 }))
+}
+
+async fn echo(body: axum::body::Bytes) -> axum::body::Bytes {
+    body
+}
+
+async fn fail() -> (StatusCode, &'static str) {
+    (StatusCode::INTERNAL_SERVER_ERROR, "It broke, so it costs nothing.\n")
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let (stripe, sandbox) = stripe_or_sandbox().await?;
+    let ledger = variable("FAREBOX_LEDGER", "embedded:farebox.redb");
+    let payments = Payments::builder(stripe).ledger(&ledger).open().await?;
+
+    let listen = variable("FAREBOX_LISTEN", "127.0.0.1:4020");
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app(&payments)).with_graceful_shutdown(stop()).await?;
+
+    payments.close().await?; // finishes open top-ups
+    if let Some(sandbox) = sandbox {
+        sandbox.stop().await;
+    }
+    Ok(())
+}
+
+/// Stripe with the keys of the environment, or a sandbox when there are none.
+async fn stripe_or_sandbox() -> Result<(Stripe, Option<Sandbox>), Box<dyn Error>> {
+    if ["STRIPE_SECRET_KEY", "STRIPE_PUBLISHABLE_KEY"]
+        .iter()
+        .any(|key| !variable(key, "").is_empty())
+    {
+        return Ok((Stripe::from_env()?, None));
+    }
+    let sandbox = Sandbox::builder().start("127.0.0.1:0".parse()?).await?;
+    let stripe = Stripe::new(sandbox.secret_key(), sandbox.publishable_key())?;
+    println!("no Stripe keys: a sandbox of Stripe runs at {}", sandbox.url());
+    println!("  STRIPE_API_BASE={}", sandbox.url());
+    println!("  STRIPE_SECRET_KEY={}", sandbox.secret_key());
+    println!("  STRIPE_PUBLISHABLE_KEY={}", sandbox.publishable_key());
+    Ok((stripe.base_url(sandbox.url())?, Some(sandbox)))
+}
+
+fn variable(name: &str, default: &str) -> String {
+    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or(default.to_owned())
+}
+
+/// Ctrl-C or SIGTERM.
+async fn stop() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

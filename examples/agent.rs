@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Ok(response) => response,
             Err(error) => match error.payment() {
                 Some(reason) => {
-                    println!("{url}: not paid: {reason}");
+                    println!("{url}: {reason}");
                     continue;
                 }
                 None => return Err(error.into()),

@@ -9,6 +9,7 @@
 //! sandbox of Stripe in its own process, and says where.
 
 use std::error::Error;
+use std::io::IsTerminal as _;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -49,7 +50,8 @@ async fn fail() -> (StatusCode, &'static str) {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).init();
     let (stripe, sandbox) = stripe_or_sandbox().await?;
     let ledger = variable("FAREBOX_LEDGER", "embedded:farebox.redb");
     let payments = Payments::builder(stripe).ledger(&ledger).open().await?;

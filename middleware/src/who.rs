@@ -38,7 +38,27 @@ impl Default for LookUps {
     }
 }
 
+/// A request that waits for a look-up. The look-up leaves the list when the first of them has its
+/// answer, or goes away.
+struct Joined<'a> {
+    look_ups: &'a LookUps,
+    method: &'a PaymentMethodId,
+    found: Found,
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        let is_ours = |_: &PaymentMethodId, found: &Found| Arc::ptr_eq(found, &self.found);
+        self.look_ups.in_flight.remove_if(self.method, is_ours);
+    }
+}
+
 impl LookUps {
+    fn join<'a>(&'a self, method: &'a PaymentMethodId) -> Joined<'a> {
+        let found = self.in_flight.entry(method.clone()).or_default().clone();
+        Joined { look_ups: self, method, found }
+    }
+
     async fn turn(&self) -> Result<SemaphorePermit<'_>, ErrorCode> {
         let turn = tokio::time::timeout(TURN_WITHIN, self.turns.acquire()).await;
         turn.ok().and_then(Result::ok).ok_or(ErrorCode::RateLimited)
@@ -48,11 +68,8 @@ impl LookUps {
 impl Shared {
     /// The card behind a PaymentMethod.
     pub(crate) async fn card(&self, method: &PaymentMethodId) -> Result<Card, ErrorCode> {
-        let in_flight = &self.look_ups.in_flight;
-        let found = in_flight.entry(method.clone()).or_default().clone();
-        let card = found.get_or_init(|| self.look_up(method)).await.clone();
-        in_flight.remove_if(method, |_, current| Arc::ptr_eq(current, &found));
-        card
+        let joined = self.look_ups.join(method);
+        joined.found.get_or_init(|| self.look_up(method)).await.clone()
     }
 
     async fn look_up(&self, method: &PaymentMethodId) -> Result<Card, ErrorCode> {

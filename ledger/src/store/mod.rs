@@ -21,10 +21,14 @@
 
 use std::sync::Arc;
 
-use farebox_protocol::{Money, PayerId, TopUpId};
+#[cfg(feature = "test-util")]
+use farebox_protocol::Money;
+use farebox_protocol::{PayerId, TopUpId};
 use serde::{Deserialize, Serialize};
 
-use crate::book::{Head, TopUp, Totals};
+#[cfg(feature = "test-util")]
+use crate::book::Totals;
+use crate::book::{Head, TopUp};
 use crate::clock::{Clock, SystemClock};
 use crate::machine::{Applied, Command};
 

@@ -32,17 +32,12 @@ impl Payments {
     pub(crate) async fn pay(&self, quote: &Quote, payment: Payment) -> Result<Paid, Refusal> {
         check_terms(quote, &payment)?;
         let mut purchase = Purchase::begin(&self.shared, quote, payment).await?;
-        purchase.resume().await?;
-        purchase.keep_min_credit().await?;
-        for _ in 0..ROUNDS_MAX {
-            match purchase.reserve().await {
-                Ok(reservation) => return purchase.paid(reservation).await,
-                Err(NotReserved::Insufficient) => purchase.fund().await?,
-                Err(NotReserved::Unauthorized) => purchase.prove().await?,
-                Err(NotReserved::Unavailable) => return Err(ErrorCode::LedgerUnavailable.into()),
+        match purchase.run().await {
+            Ok((reservation, client_id)) => {
+                Ok(Paid { reservation, client_id, top_up: purchase.charged })
             }
+            Err(refusal) => Err(refusal.after(purchase.charged.map(|credited| credited.id))),
         }
-        Err(ErrorCode::RateLimited.into())
     }
 }
 
@@ -126,6 +121,20 @@ impl<'a> Purchase<'a> {
             declined,
             verified,
         })
+    }
+
+    async fn run(&mut self) -> Result<(Reservation, ClientId), Refusal> {
+        self.resume().await?;
+        self.keep_min_credit().await?;
+        for _ in 0..ROUNDS_MAX {
+            match self.reserve().await {
+                Ok(reservation) => return Ok((reservation, self.credential().await?)),
+                Err(NotReserved::Insufficient) => self.fund().await?,
+                Err(NotReserved::Unauthorized) => self.prove().await?,
+                Err(NotReserved::Unavailable) => return Err(ErrorCode::LedgerUnavailable.into()),
+            }
+        }
+        Err(ErrorCode::RateLimited.into())
     }
 
     /// Goes on with the top-up that a `payment_pending` answer named. Such a payment never opens
@@ -284,18 +293,14 @@ impl<'a> Purchase<'a> {
         Ok(card)
     }
 
-    async fn paid(self, reservation: Reservation) -> Result<Paid, Refusal> {
-        let client_id = match (self.client_id, self.proof) {
-            (Some(client_id), _) => client_id,
-            (None, Proof::Credential { generation }) => {
-                self.shared.credentials.issue(self.payer, generation)
-            }
-            (None, Proof::Method(_)) => {
-                let head = self.shared.load(self.payer).await?;
-                self.shared.credentials.issue(self.payer, head.generation)
-            }
+    /// The credential to spend with from now on.
+    async fn credential(&self) -> Result<ClientId, Refusal> {
+        let generation = match (&self.client_id, &self.proof) {
+            (Some(client_id), _) => return Ok(client_id.clone()),
+            (None, Proof::Credential { generation }) => *generation,
+            (None, Proof::Method(_)) => self.load(self.payer).await?.generation,
         };
-        Ok(Paid { reservation, client_id, top_up: self.charged })
+        Ok(self.shared.credentials.issue(self.payer, generation))
     }
 
     async fn load(&self, payer: PayerId) -> Result<Head, Refusal> {

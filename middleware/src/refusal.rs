@@ -30,6 +30,17 @@ impl Refusal {
         Refusal { code, top_up: Some(top_up) }
     }
 
+    /// The same refusal after a top-up succeeded on the way: its money is credit now, so an answer
+    /// must not say that nothing was taken. The client comes back with the top-up's id.
+    pub(crate) fn after(self, top_up: Option<TopUpId>) -> Refusal {
+        match top_up {
+            Some(id) if self.code != ErrorCode::InsufficientCredits => {
+                Refusal::about(ErrorCode::PaymentPending, id)
+            }
+            _ => self,
+        }
+    }
+
     /// The answer. A 402 carries the offer; `quote` is `None` where there is no price.
     pub(crate) fn response(self, quote: Option<&Quote>, path: &str) -> Response<Full<Bytes>> {
         let status = self.code.status();

@@ -98,6 +98,7 @@ where
     // An error, a panic or a dropped future releases the reservation, by its guard.
     let mut response = inner.call(Request::from_parts(parts, body)).await?;
     let charged = (terms.charge_if)(response.status());
+    let top_up = paid.top_up.as_ref().map(|credited| credited.id);
     match settle(paid, charged, &quote).await {
         Ok(receipt) => {
             answer::write_receipt(response.headers_mut(), &receipt);
@@ -105,7 +106,7 @@ where
         }
         Err(error) => {
             tracing::error!(%error, "a served request could not be charged; it is not answered");
-            let refusal = Refusal::from(ErrorCode::LedgerUnavailable);
+            let refusal = Refusal::from(ErrorCode::LedgerUnavailable).after(top_up);
             Ok(refusal.response(Some(&quote), &path).map(Either::Left))
         }
     }

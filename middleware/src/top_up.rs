@@ -68,6 +68,13 @@ pub(crate) struct Failed {
     pub(crate) card: Option<PayerId>,
 }
 
+impl Failed {
+    /// The card may have been charged, or is going to be.
+    fn pending(id: TopUpId) -> Failed {
+        Failed { refusal: Refusal::about(ErrorCode::PaymentPending, id), card: None }
+    }
+}
+
 impl From<ErrorCode> for Failed {
     fn from(code: ErrorCode) -> Self {
         Failed { refusal: code.into(), card: None }
@@ -100,10 +107,7 @@ impl Shared {
         let last = progress.borrow().clone();
         match last {
             Progress::Ended(ended) => ended,
-            Progress::Open(id) => {
-                let refusal = Refusal::about(ErrorCode::PaymentPending, id);
-                Err(Failed { refusal, card: None })
-            }
+            Progress::Open(id) => Err(Failed::pending(id)),
             Progress::Starting => Err(ErrorCode::PaymentPending.into()),
         }
     }
@@ -196,7 +200,7 @@ impl Driver {
             let opened = match self.open_on_disk(ask, &customer).await {
                 Ok(Some(opened)) => opened,
                 Ok(None) => return Ok(Ok(None)),
-                Err(code) => return Ok(Err(code.into())),
+                Err(failed) => return Ok(Err(failed)),
             };
             match self.finish(&opened).await? {
                 Finished::Ended(ended) => return Ok(ended),
@@ -233,7 +237,7 @@ impl Driver {
     }
 
     /// Writes the top-up down, or finds the one that is open. `None`: there is enough credit.
-    async fn open_on_disk(&self, ask: &Ask, customer: &str) -> Result<Option<Opened>, ErrorCode> {
+    async fn open_on_disk(&self, ask: &Ask, customer: &str) -> Result<Option<Opened>, Failed> {
         let (payer, currency) = self.account;
         let mut number = self.shared.load(payer).await?.account(currency).ended + 1;
         for _ in 0..ATTEMPTS_MAX {
@@ -260,19 +264,20 @@ impl Driver {
                 Ok(Outcome::NotNeeded) => return Ok(None),
                 Ok(Outcome::Stale { number: next }) => number = next,
                 other => {
-                    tracing::error!(?other, "a top-up could not be opened");
-                    return Err(ErrorCode::LedgerUnavailable);
+                    // If it did reach the disk, the next start drives it.
+                    tracing::error!(top_up = %id, ?other, "a top-up may not be open");
+                    return Err(Failed::pending(id));
                 }
             }
         }
-        Err(ErrorCode::RateLimited)
+        Err(ErrorCode::RateLimited.into())
     }
 
     /// A top-up that another process, or an earlier life of this one, left open.
-    async fn join(&self, id: TopUpId) -> Result<Opened, ErrorCode> {
+    async fn join(&self, id: TopUpId) -> Result<Opened, Failed> {
         let top_up = self.shared.ledger.top_up(&id).await.ok().flatten();
         let Some(TopUpState::Open { call }) = top_up.map(|top_up| top_up.state) else {
-            return Err(ErrorCode::RateLimited); // it ended meanwhile
+            return Err(ErrorCode::RateLimited.into()); // it ended meanwhile
         };
         let call = serde_json::from_str(&call).map_err(|_| ErrorCode::LedgerUnavailable)?;
         self.progress.send_replace(Progress::Open(id));
@@ -409,7 +414,8 @@ impl Driver {
     }
 
     async fn credited(&self, id: TopUpId, intent: String, method: PaymentMethodId) -> Ended {
-        let generation = self.shared.load(id.payer).await?.generation;
+        let head = self.shared.load(id.payer).await.map_err(|_| Failed::pending(id))?;
+        let generation = head.generation;
         Ok(Some(Credited { id, intent, method, generation }))
     }
 

@@ -1,0 +1,226 @@
+//! Why a request was not paid for, or not served after it was.
+//!
+//! ```
+//! use farebox_client::{Actor, PaymentError, PaymentErrorExt as _};
+//!
+//! let error = reqwest_middleware::Error::middleware(PaymentError::CardTokenizationDisabled);
+//! let payment = error.payment().expect("it came from the payment");
+//! assert_eq!(payment.actor(), Actor::Provider);
+//! assert!(!payment.is_unknown());
+//! ```
+
+use std::io;
+use std::path::PathBuf;
+
+use farebox_policy::Refusal;
+use farebox_protocol::{ErrorCode, Money};
+
+/// Why a request was not paid for, or not served after it was. [`PaymentError::actor`] says who
+/// must act.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PaymentError {
+    /// The owner's rules forbid it; nothing was sent to Stripe. The owner may change the policy.
+    #[error("not paid: {0}")]
+    Refused(Reason),
+    /// The server refused the payment and took nothing; the hold was returned.
+    #[error("the payment was refused: {}", .0.message())]
+    Declined(ErrorCode),
+    /// Stripe would not make a PaymentMethod of the card. The owner must look at the card.
+    #[error("Stripe refused the card ({0})")]
+    CardRejected(String),
+    /// The provider must enable publishable-key tokenization at Stripe; nothing was taken.
+    #[error("the provider has not enabled card tokenization with a publishable key at Stripe")]
+    CardTokenizationDisabled,
+    /// Stripe does not accept the provider's publishable key; nothing was taken.
+    #[error("Stripe does not accept the publishable key of the provider")]
+    PublishableKeyRejected,
+    /// Stripe's tokenizer did not answer; nothing was taken. Ask again later.
+    #[error("Stripe's tokenizer did not answer; nothing was taken")]
+    TokenizerUnavailable,
+    /// The server took a payment and asked for another one. The hold stays, and this origin gets
+    /// no other top-up until this one is resolved or written off
+    /// ([`Agent::write_off`](crate::Agent::write_off)).
+    #[error("the server was paid and asks to be paid again; the hold stays")]
+    PaidButRefused,
+    /// The outcome of a payment is not known. The hold stays; the next request to this origin
+    /// goes on with the same payment.
+    #[error("the outcome of the payment is not known yet; the hold stays")]
+    Unknown,
+    /// A top-up is needed, and the agent has no card.
+    #[error("a top-up is needed and the agent has no card")]
+    NoCard,
+    /// The body is a stream that was sent once and cannot be sent again with a payment; nothing
+    /// was taken. The program must send the body from memory.
+    #[error("the request must be sent again to be paid for, and its body cannot be")]
+    BodyNotReplayable,
+    /// The journal could not be written, so nothing was sent.
+    #[error("the payment could not be written down, so it was not sent")]
+    State(#[source] StateError),
+    /// The system has no randomness for an `Idempotency-Key`; nothing was sent.
+    #[error("the system's source of randomness failed")]
+    Randomness,
+}
+
+/// Which rule of the owner, or of this client, forbids a payment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] Refusal),
+    /// The price is above the request's own [`MaxPrice`](crate::MaxPrice).
+    #[error("{price} is above the MaxPrice of this request, {max}")]
+    MaxPrice {
+        /// What the server asks.
+        price: Money,
+        /// What the caller allows.
+        max: Money,
+    },
+    /// The server's smallest top-up that would pay for this request is above its largest.
+    #[error("the offer contradicts itself: a top-up of {needed} is needed, {max} is the largest")]
+    TopUpBounds {
+        /// The smallest top-up that would do.
+        needed: Money,
+        /// The largest that the server takes.
+        max: Money,
+    },
+    /// Neither https nor loopback.
+    #[error("payments travel over https only, or over http on loopback")]
+    Insecure,
+    /// A redirect left the origin that was asked, or changed a request that is not a GET.
+    #[error("a redirect led elsewhere before the price was asked")]
+    Redirected,
+    /// The publishable key is not of the form `pk_test_...` or `pk_live_...`.
+    #[error("the publishable key of the offer is malformed")]
+    PublishableKey,
+    /// The publishable key is not the one that this origin used before.
+    #[error("the publishable key of this origin has changed")]
+    PublishableKeyChanged,
+    /// The server offers nothing that can be paid.
+    #[error("the server offers nothing that can be paid")]
+    NoOffer,
+    /// Too many origins have payments of unknown outcome.
+    #[error("too many origins have unresolved payments")]
+    TooManyOrigins,
+}
+
+/// Who must act before the same request can succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Actor {
+    /// The owner of the agent: policy, card or disk.
+    Owner,
+    /// The author of the calling program.
+    Developer,
+    /// The provider who runs the server.
+    Provider,
+    /// Nobody: ask again later.
+    Nobody,
+}
+
+impl PaymentError {
+    /// Who must act before the same request can succeed.
+    pub fn actor(&self) -> Actor {
+        match self {
+            PaymentError::Refused(Reason::MaxPrice { .. }) | PaymentError::BodyNotReplayable => {
+                Actor::Developer
+            }
+            PaymentError::Refused(
+                Reason::TopUpBounds { .. }
+                | Reason::PublishableKey
+                | Reason::Redirected
+                | Reason::NoOffer,
+            )
+            | PaymentError::CardTokenizationDisabled
+            | PaymentError::PublishableKeyRejected
+            | PaymentError::PaidButRefused => Actor::Provider,
+            PaymentError::Declined(code) => actor_of(*code),
+            PaymentError::TokenizerUnavailable | PaymentError::Unknown => Actor::Nobody,
+            PaymentError::Refused(_)
+            | PaymentError::CardRejected(_)
+            | PaymentError::NoCard
+            | PaymentError::State(_)
+            | PaymentError::Randomness => Actor::Owner,
+        }
+    }
+
+    /// Whether money may have left the card.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, PaymentError::Unknown | PaymentError::PaidButRefused)
+    }
+}
+
+fn actor_of(code: ErrorCode) -> Actor {
+    match code {
+        ErrorCode::CardDeclined | ErrorCode::AuthenticationRequired | ErrorCode::AccountFrozen => {
+            Actor::Owner
+        }
+        ErrorCode::IdempotencyConflict => Actor::Developer,
+        ErrorCode::LedgerUnavailable
+        | ErrorCode::ProcessorUnavailable
+        | ErrorCode::PriceUnavailable
+        | ErrorCode::PriceAboveMaximum
+        | ErrorCode::RateLimited => Actor::Nobody,
+        _ => Actor::Provider,
+    }
+}
+
+/// Finds the [`PaymentError`] in an error of the client.
+pub trait PaymentErrorExt {
+    /// The payment's error, or `None` when the failure has nothing to do with a payment.
+    fn payment(&self) -> Option<&PaymentError>;
+}
+
+impl PaymentErrorExt for reqwest_middleware::Error {
+    fn payment(&self) -> Option<&PaymentError> {
+        match self {
+            reqwest_middleware::Error::Middleware(error) => {
+                error.chain().find_map(|cause| cause.downcast_ref())
+            }
+            reqwest_middleware::Error::Reqwest(_) => None,
+        }
+    }
+}
+
+/// Why the state file cannot be used. It is never overwritten in that case.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// Another agent has the file open.
+    #[error("{} is in use by another agent", .0.display())]
+    Locked(PathBuf),
+    /// The file is not a state file of this version.
+    #[error("{} is not a state file that this version can read", .0.display())]
+    Malformed(PathBuf),
+    /// The file cannot be read or written.
+    #[error("{} cannot be read or written", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The runtime shut down before the file was written.
+    #[error("the runtime shut down before the state was written")]
+    Interrupted,
+}
+
+/// Why an agent or its client cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The tokenizer's address is neither https nor http on loopback.
+    #[error("the tokenizer must be an https address, or http on loopback")]
+    Tokenizer,
+    /// The address is not a URL with a host.
+    #[error("not the URL of a server")]
+    Url,
+    /// The HTTP client cannot be built from these settings.
+    #[error("the HTTP client cannot be built")]
+    Client(#[source] reqwest::Error),
+    /// The state file.
+    #[error(transparent)]
+    State(#[from] StateError),
+}

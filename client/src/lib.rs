@@ -1,0 +1,72 @@
+//! The agent's side: a reqwest client that pays under a policy.
+//!
+//! A request goes out as usual. When the server answers 402 with a price, the client looks at
+//! the owner's [`Policy`], pays with credit or with a card, and sends the request once more.
+//! From then on it pays in the first round trip.
+//!
+//! ```no_run
+//! use farebox_client::{Agent, Card, MaxPrice, PaymentError, PaymentErrorExt as _, Policy, usd};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let policy = Policy::new().allow("api.example.com").per_request(usd!("0.05"));
+//! let policy = policy.per_top_up(usd!("5")).per_day(usd!("10"));
+//! let agent = Agent::new(policy).card(Card::from_env("FAREBOX_CARD")?).state("agent.json")?;
+//! let http = agent.client(reqwest::Client::builder())?.build();
+//! let joke = http.get("https://api.example.com/joke").with_extension(MaxPrice(usd!("0.02")));
+//! match joke.send().await {
+//!     Ok(response) => println!("{}", response.text().await?),
+//!     Err(e) => match e.payment() {
+//!         Some(PaymentError::Refused(reason)) => println!("not paid: {reason}"),
+//!         _ => return Err(e.into()),
+//!     },
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is certain
+//!
+//! - Every charge that this client asks for is held in the policy's budget, and written down,
+//!   before it is sent. The hold goes back only when the server says that it took nothing.
+//! - One call makes at most one payment by card. A payment of unknown outcome is repeated, never
+//!   replaced, and its origin gets no other until it is resolved.
+//! - The card goes to Stripe's tokenizer only, and credentials stay with their origin. No
+//!   redirect carries a payment.
+//!
+//! # What rests on the provider
+//!
+//! Whoever owns the publishable key receives a PaymentMethod and could charge it for other sums
+//! than the one that was sent: that is how the protocol works, and why a policy names the hosts
+//! it pays. A provider that charges a card and denies it is answered with a dispute. A v1 server
+//! ignores `maxAmount`; what it can take that way is credit that was bought before.
+//!
+//! # Layout
+//!
+//! - [`agent`]: the builder, and the one door to a client
+//! - [`card`]: the card
+//! - [`receipt`]: [`MaxPrice`] and [`Receipt`], the extensions of a request and of its response
+//! - [`error`]: why something was not paid or not served, and who must act
+//!
+//! Requests, responses and errors are those of reqwest and reqwest-middleware.
+
+pub mod agent;
+pub mod card;
+pub mod error;
+pub mod receipt;
+
+mod answer;
+mod books;
+mod call;
+mod middleware;
+mod origin;
+mod redirect;
+mod state;
+mod tokenizer;
+mod visit;
+
+pub use agent::Agent;
+pub use card::{Card, CardError};
+pub use error::{Actor, ConfigError, PaymentError, PaymentErrorExt, Reason, StateError};
+pub use farebox_policy::{HostPattern, Policy, Refusal, Rule, Usage};
+pub use farebox_protocol::{Currency, ErrorCode, Micros, Money, TopUpId, usd};
+pub use receipt::{MaxPrice, Receipt};

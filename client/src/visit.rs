@@ -1,0 +1,144 @@
+//! One pass of a request through the middleware: what is sent, and with what.
+
+use std::sync::Arc;
+
+use farebox_protocol::header::PAYMENT;
+use farebox_protocol::{Money, Payment};
+use http::{Extensions, HeaderName, HeaderValue, Method};
+use reqwest::{Request, Response, Url};
+use reqwest_middleware::Next;
+
+use crate::call::Call;
+use crate::error::{PaymentError, Reason};
+use crate::origin::{Origin, route};
+use crate::receipt::MaxPrice;
+use crate::redirect;
+use crate::state::{Gate, State};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Sends that are no payment by card and that one pass may add: credit after an unpaid send, a
+/// price that rose, a top-up that another call made, a redirect.
+const DETOURS_MAX: u8 = 4;
+
+pub(crate) struct Visit<'a> {
+    pub(crate) origin: Origin,
+    pub(crate) route: String,
+    pub(crate) call: Call,
+    pub(crate) max_price: Option<Money>,
+    pub(crate) gate: Arc<Gate>,
+    /// How many payments the gate had seen before the last send.
+    pub(crate) seen: u64,
+    pub(crate) detours: u8,
+    /// Whether something was learnt that is not in the state file yet.
+    pub(crate) learnt: bool,
+    method: Method,
+    /// `None` once a body that cannot be sent again was sent.
+    request: Option<Request>,
+    extensions: &'a mut Extensions,
+    next: Next<'a>,
+}
+
+/// Why a pass failed.
+pub(crate) enum Failure {
+    Payment(PaymentError),
+    Http(reqwest_middleware::Error),
+}
+
+impl From<PaymentError> for Failure {
+    fn from(error: PaymentError) -> Failure {
+        Failure::Payment(error)
+    }
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Failure {
+        Failure::Payment(PaymentError::Refused(reason))
+    }
+}
+
+impl<'a> Visit<'a> {
+    pub(crate) fn new(
+        origin: Origin,
+        state: &State,
+        request: Request,
+        extensions: &'a mut Extensions,
+        next: Next<'a>,
+    ) -> Visit<'a> {
+        let gate = state.gate(&origin);
+        Visit {
+            route: route(request.method(), request.url()),
+            call: Call::of(extensions),
+            max_price: extensions.get().map(|MaxPrice(max)| *max),
+            seen: gate.sent(),
+            gate,
+            detours: DETOURS_MAX,
+            learnt: false,
+            method: request.method().clone(),
+            request: Some(request),
+            origin,
+            extensions,
+            next,
+        }
+    }
+
+    /// Gives the request its call's `Idempotency-Key`, unless its caller gave it one.
+    pub(crate) fn key(&mut self) -> Result<(), PaymentError> {
+        let key = self.call.key()?;
+        if let Some(request) = &mut self.request {
+            request.headers_mut().entry(IDEMPOTENCY_KEY).or_insert(key);
+        }
+        Ok(())
+    }
+
+    /// Whether repeating the request by itself changes nothing at the server.
+    pub(crate) fn is_safe(&self) -> bool {
+        self.method.is_safe()
+    }
+
+    /// Whether it can be sent (again).
+    pub(crate) fn can_send(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// Uses up a detour, if one is left.
+    pub(crate) fn detour(&mut self) -> bool {
+        let left = self.detours > 0;
+        self.detours = self.detours.saturating_sub(1);
+        left
+    }
+
+    pub(crate) async fn send(&mut self, payment: Option<&Payment>) -> Result<Response, Failure> {
+        let mut request = self.request.take().ok_or(PaymentError::BodyNotReplayable)?;
+        self.request = request.try_clone();
+        if let Some(payment) = payment {
+            request.headers_mut().insert(PAYMENT, header(payment));
+        }
+        let sent = self.next.clone().run(request, self.extensions);
+        redirect::scope(payment.is_none(), sent).await.map_err(Failure::Http)
+    }
+
+    /// Goes on at `url`, where redirects led before the price was asked. A price elsewhere is
+    /// nobody's to accept: the policy and the credential are for the origin that was asked.
+    pub(crate) fn arrive(&mut self, url: &Url) -> Result<(), Reason> {
+        if Origin::of(url).as_ref() != Some(&self.origin) {
+            return Err(Reason::Redirected);
+        }
+        let Some(request) = &mut self.request else { return Ok(()) };
+        if request.url().path() == url.path() && request.url().query() == url.query() {
+            return Ok(());
+        }
+        if !matches!(self.method, Method::GET | Method::HEAD) {
+            return Err(Reason::Redirected);
+        }
+        *request.url_mut() = url.clone();
+        self.route = route(&self.method, url);
+        Ok(())
+    }
+}
+
+#[expect(clippy::expect_used, reason = "base64 is made of visible characters")]
+fn header(payment: &Payment) -> HeaderValue {
+    let mut value = HeaderValue::try_from(payment.encode()).expect("base64 is a header value");
+    value.set_sensitive(true);
+    value
+}

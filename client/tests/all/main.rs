@@ -1,0 +1,16 @@
+//! The agent's side against honest and hostile servers.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
+mod budget;
+mod card;
+mod hostile;
+mod parallel;
+mod paying;
+mod redirects;
+mod sandbox;
+mod secrets;
+mod state;
+mod support;
+mod unknown;
+mod v1;

@@ -1,0 +1,84 @@
+use farebox_policy::{Decision, HostPattern, Policy, Refusal, Request, Rule, Usage, decide};
+use farebox_protocol::usd;
+use proptest::prelude::*;
+
+#[test]
+fn an_entry_matches_its_host_and_its_subdomains() {
+    let cases = [
+        ("amazon.com", "amazon.com", 443, true),
+        ("amazon.com", "aws.amazon.com", 443, true),
+        ("amazon.com", "a.b.amazon.com", 8443, true),
+        ("amazon.com", "AWS.Amazon.COM", 443, true),
+        ("AMAZON.com", "aws.amazon.com", 443, true),
+        ("amazon.com", "amazon.com.", 443, true),
+        ("amazon.com", "notamazon.com", 443, false),
+        ("amazon.com", ".amazon.com", 443, false),
+        ("amazon.com", "amazon.com.evil.org", 443, false),
+        ("amazon.com", "amazon.co", 443, false),
+        ("amazon.com", "com", 443, false),
+        ("amazon.com", "", 443, false),
+        ("aws.amazon.com", "amazon.com", 443, false),
+        ("amazon.com:8443", "amazon.com", 8443, true),
+        ("amazon.com:8443", "aws.amazon.com", 8443, true),
+        ("amazon.com:8443", "amazon.com", 443, false),
+        ("amazon.com:port", "amazon.com", 443, false),
+        ("amazon.com:", "amazon.com", 443, false),
+        ("amazon.com:99999", "amazon.com", 443, false),
+        ("https://amazon.com/", "amazon.com", 443, true),
+        ("https://amazon.com/path", "amazon.com", 443, false),
+        ("*.amazon.com", "aws.amazon.com", 443, false),
+        ("user@amazon.com", "amazon.com", 443, false),
+        ("", "amazon.com", 443, false),
+        (".", "amazon.com", 443, false),
+        ("com..", "amazon.com", 443, false),
+        ("127.0.0.1", "127.0.0.1", 80, true),
+        ("127.0.0.1", "x.127.0.0.1", 80, false),
+        ("0.1", "127.0.0.1", 80, false),
+        ("1", "127.0.0.1", 80, false),
+        ("127.0.0.1:80", "127.0.0.1", 81, false),
+        ("[::1]", "[::1]", 80, true),
+        ("[::1]:80", "[::1]", 80, true),
+        ("[::1]:80", "[::1]", 81, false),
+        ("localhost", "localhost", 80, true),
+    ];
+    for (entry, host, port, matches) in cases {
+        let found = HostPattern::new(entry).matches(host, port);
+        assert_eq!(found, matches, "{entry} against {host}:{port}");
+    }
+}
+
+#[test]
+fn without_an_entry_no_host_is_allowed_unless_the_owner_says_any() {
+    let limits = |policy: Policy| policy.per_request(usd!("1"));
+    let request = Request::new("api.example.com", 443, usd!("0.01"));
+    let (decision, _) = decide(&limits(Policy::new()), &Usage::new(), &request, 0);
+    let Decision::Refuse(refusal) = decision else { panic!() };
+    assert_eq!(refusal.rule(), Rule::Host);
+    assert_eq!(refusal.to_string(), "api.example.com:443 is not an allowed host (allowed: none)");
+    let any = limits(Policy::new().allow("other.example").allow_any());
+    assert_eq!(decide(&any, &Usage::new(), &request, 0).0, Decision::Allow);
+
+    let one = limits(Policy::new().allow("other.example"));
+    let (Decision::Refuse(Refusal::Host { allowed, .. }), _) =
+        decide(&one, &Usage::new(), &request, 0)
+    else {
+        panic!()
+    };
+    assert_eq!(allowed, ["other.example"]);
+}
+
+proptest! {
+    #[test]
+    fn a_host_matches_exactly_when_it_ends_in_the_labels_of_the_entry(
+        entry in "[a-z]{1,3}(\\.[a-z]{1,3}){0,2}",
+        host in "[a-z]{1,3}(\\.[a-z]{1,3}){0,3}",
+        glue in "[a-z]{0,2}\\.?",
+    ) {
+        for host in [host.clone(), format!("{glue}{entry}"), format!("{host}.{entry}")] {
+            let labels = |name: &str| name.split('.').map(str::to_owned).collect::<Vec<_>>();
+            let ends = labels(&host).ends_with(&labels(&entry)) && !host.starts_with('.');
+            prop_assert_eq!(HostPattern::new(&entry).matches(&host, 443), ends, "{}", host);
+            prop_assert_eq!(HostPattern::new(&entry).matches(&host.to_uppercase(), 443), ends);
+        }
+    }
+}

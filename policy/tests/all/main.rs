@@ -1,0 +1,4 @@
+//! What a policy allows, as tables and as properties.
+
+mod budget;
+mod hosts;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use farebox_ledger::{Command, Head, Proof, Store as _};
 use farebox_processor::Verification;
-use farebox_protocol::{ClientId, Credential, ErrorCode, Micros, PayerId, Payment, TopUpId};
+use farebox_protocol::{ClientId, Credential, ErrorCode, Micros, PayerId, Payment, TopUpId, Units};
 
 use crate::payments::{Payments, Shared};
 use crate::quote::Quote;
@@ -19,7 +19,9 @@ pub(crate) struct Paid {
     /// The credential to spend with from now on.
     pub(crate) client_id: ClientId,
     /// The top-up that this request opened or went on with.
-    pub(crate) top_up: Option<Credited>,
+    pub(crate) top_up_id: Option<TopUpId>,
+    /// Its charge at Stripe, if it succeeded.
+    pub(crate) charge_id: Option<String>,
 }
 
 /// How often a request tries to reserve: its credit may be spent by others between a top-up and
@@ -32,42 +34,55 @@ impl Payments {
     pub(crate) async fn pay(&self, quote: &Quote, payment: Payment) -> Result<Paid, Refusal> {
         check_terms(quote, &payment)?;
         let mut purchase = Purchase::begin(&self.shared, quote, payment).await?;
-        match purchase.run().await {
+        let run = purchase.run().await;
+        let (top_up_id, charge_id) = match purchase.charged {
+            Some(credited) => (Some(credited.id), Some(credited.intent)),
+            // A top-up for `minCredit` may still be under way.
+            None => (purchase.declined.and_then(Refusal::pending), None),
+        };
+        match run {
             Ok((reservation, client_id)) => {
-                Ok(Paid { reservation, client_id, top_up: purchase.charged })
+                Ok(Paid { reservation, client_id, top_up_id, charge_id })
             }
-            Err(refusal) => Err(refusal.after(purchase.charged.map(|credited| credited.id))),
+            Err(refusal) => Err(refusal.after(top_up_id)),
         }
     }
 }
 
-/// What can be refused without asking anyone.
+/// What can be refused without asking who pays.
 fn check_terms(quote: &Quote, payment: &Payment) -> Result<(), Refusal> {
-    if payment.max_amount.is_some_and(|most| quote.price > most.micros()) {
-        return Err(ErrorCode::PriceAboveMaximum.into());
-    }
     if payment.currency.is_some_and(|currency| currency != quote.currency) {
         return Err(ErrorCode::InvalidPayment.into());
     }
-    if let (Some(_), Some(amount)) = (&payment.payment_method_id, payment.top_up_amount) {
-        if amount.micros() < quote.min_top_up {
-            return Err(ErrorCode::TopUpBelowMinimum.into());
-        }
-        if quote.currency.chargeable(amount.micros()).is_none_or(|c| c > quote.max_top_up) {
-            return Err(ErrorCode::TopUpAboveMaximum.into());
-        }
+    if payment.max_amount.is_some_and(|most| quote.price > most.micros()) {
+        return Err(ErrorCode::PriceAboveMaximum.into());
     }
     Ok(())
 }
 
+/// A given top-up, rounded up to what a card can be charged, if the offer allows it.
+fn given_top_up(quote: &Quote, payment: &Payment) -> Result<Option<Micros>, Refusal> {
+    let Some(given) = payment.top_up_amount.map(Units::micros) else { return Ok(None) };
+    if given < quote.min_top_up {
+        return Err(ErrorCode::TopUpBelowMinimum.into());
+    }
+    let chargeable = quote.currency.chargeable(given).filter(|amount| *amount <= quote.max_top_up);
+    chargeable.map(Some).ok_or(ErrorCode::TopUpAboveMaximum.into())
+}
+
 /// The payer that the payment's card stands for.
-async fn card_decides(shared: &Shared, payment: &Payment) -> Result<(PayerId, Card), Refusal> {
+async fn card_decides(
+    shared: &Shared,
+    quote: &Quote,
+    payment: &Payment,
+) -> Result<(PayerId, Card), Refusal> {
     let Some(method) = &payment.payment_method_id else {
         // An unknown or revoked credential looks like an empty account.
         let unpaid = payment.client_id.is_none();
         let code = if unpaid { ErrorCode::PaymentRequired } else { ErrorCode::InsufficientCredits };
         return Err(code.into());
     };
+    given_top_up(quote, payment)?; // before anyone at Stripe is asked
     let card = shared.card(method).await?;
     let owner = shared.load(card.book).await?.owner;
     Ok((owner.unwrap_or(card.book), card))
@@ -104,7 +119,7 @@ impl<'a> Purchase<'a> {
                 (payer, Proof::Credential { generation }, None, client_id)
             }
             None => {
-                let (payer, card) = card_decides(shared, &payment).await?;
+                let (payer, card) = card_decides(shared, quote, &payment).await?;
                 (payer, Proof::Method(card.method.clone()), Some(card), None)
             }
         };
@@ -201,7 +216,7 @@ impl<'a> Purchase<'a> {
     /// The credential was revoked, or the payer does not know the card.
     async fn prove(&mut self) -> Result<(), Refusal> {
         if matches!(self.proof, Proof::Credential { .. }) {
-            let (payer, card) = card_decides(self.shared, &self.payment).await?;
+            let (payer, card) = card_decides(self.shared, self.quote, &self.payment).await?;
             (self.payer, self.proof) = (payer, Proof::Method(card.method.clone()));
             (self.card, self.client_id) = (Some(card), None);
             return Ok(());
@@ -263,8 +278,8 @@ impl<'a> Purchase<'a> {
         let too_much = Refusal::from(ErrorCode::TopUpAboveMaximum);
         let missing = |needed: Micros| needed.checked_sub(available).ok_or(too_much);
         let chargeable = |micros| quote.currency.chargeable(micros).ok_or(too_much);
-        let amount = match self.payment.top_up_amount {
-            Some(units) => chargeable(units.micros())?,
+        let amount = match given_top_up(quote, &self.payment)? {
+            Some(given) => given,
             None => {
                 let missing = missing(self.needed())?.max(Micros::ZERO);
                 chargeable(missing)?.max(quote.min_top_up).min(quote.max_top_up)

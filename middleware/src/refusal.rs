@@ -30,8 +30,13 @@ impl Refusal {
         Refusal { code, top_up: Some(top_up) }
     }
 
-    /// The same refusal after a top-up succeeded on the way: its money is credit now, so an answer
-    /// must not say that nothing was taken. The client comes back with the top-up's id.
+    /// The top-up whose outcome is not known yet.
+    pub(crate) fn pending(self) -> Option<TopUpId> {
+        self.top_up.filter(|_| self.code == ErrorCode::PaymentPending)
+    }
+
+    /// The same refusal after a top-up that succeeded, or may: an answer must not say that nothing
+    /// was taken. The client comes back with the top-up's id.
     pub(crate) fn after(self, top_up: Option<TopUpId>) -> Refusal {
         match top_up {
             Some(id) if self.code != ErrorCode::InsufficientCredits => {
@@ -53,8 +58,10 @@ impl Refusal {
         let header = offer.as_deref().map(header::encode_json);
         let body = match (self.code, offer) {
             (ErrorCode::PaymentRequired | ErrorCode::InsufficientCredits, Some(json)) => json,
-            _ => PaymentResponse { top_up_id: self.top_up, ..PaymentResponse::refused(self.code) }
-                .to_json(),
+            _ => {
+                PaymentResponse { top_up_id: self.pending(), ..PaymentResponse::refused(self.code) }
+                    .to_json()
+            }
         };
         let mut response = json(status, body);
         let headers = response.headers_mut();

@@ -98,7 +98,7 @@ where
     // An error, a panic or a dropped future releases the reservation, by its guard.
     let mut response = inner.call(Request::from_parts(parts, body)).await?;
     let charged = (terms.charge_if)(response.status());
-    let top_up = paid.top_up.as_ref().map(|credited| credited.id);
+    let top_up = paid.top_up_id;
     match settle(paid, charged, &quote).await {
         Ok(receipt) => {
             answer::write_receipt(response.headers_mut(), &receipt);
@@ -152,13 +152,9 @@ async fn price<P: Pricer>(
 
 /// Ends the reservation and writes the receipt.
 async fn settle(paid: Paid, charged: bool, quote: &Quote) -> Result<PaymentResponse, SettleError> {
-    let Paid { reservation, client_id, top_up } = paid;
+    let Paid { reservation, client_id, top_up_id, charge_id } = paid;
     let spent = if charged { reservation.amount() } else { Micros::ZERO };
     let available = reservation.settle(spent).await?;
-    let (top_up_id, charge_id) = match top_up {
-        Some(credited) => (Some(credited.id), Some(credited.intent)),
-        None => (None, None),
-    };
     Ok(PaymentResponse {
         success: true,
         charge_id,

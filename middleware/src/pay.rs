@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use farebox_ledger::{Command, Head, Proof, Store as _};
 use farebox_processor::Verification;
-use farebox_protocol::{ClientId, Credential, ErrorCode, Micros, PayerId, Payment, TopUpId, Units};
+use farebox_protocol::{ClientId, Credential, ErrorCode, Micros, PayerId, Payment, TopUpId};
 
 use crate::payments::{Payments, Shared};
 use crate::quote::Quote;
@@ -62,12 +62,12 @@ fn check_terms(quote: &Quote, payment: &Payment) -> Result<(), Refusal> {
 
 /// A given top-up, rounded up to what a card can be charged, if the offer allows it.
 fn given_top_up(quote: &Quote, payment: &Payment) -> Result<Option<Micros>, Refusal> {
-    let Some(given) = payment.top_up_amount.map(Units::micros) else { return Ok(None) };
-    if given < quote.min_top_up {
-        return Err(ErrorCode::TopUpBelowMinimum.into());
+    let Some(given) = payment.top_up_amount else { return Ok(None) };
+    match quote.currency.chargeable(given.micros()) {
+        Some(amount) if amount < quote.min_top_up => Err(ErrorCode::TopUpBelowMinimum.into()),
+        Some(amount) if amount <= quote.max_top_up => Ok(Some(amount)),
+        _ => Err(ErrorCode::TopUpAboveMaximum.into()),
     }
-    let chargeable = quote.currency.chargeable(given).filter(|amount| *amount <= quote.max_top_up);
-    chargeable.map(Some).ok_or(ErrorCode::TopUpAboveMaximum.into())
 }
 
 /// The payer that the payment's card stands for.

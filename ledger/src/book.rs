@@ -18,6 +18,7 @@ use farebox_protocol::{Currency, ErrorCode, Micros, PayerId, PaymentMethodId};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::machine::Proof;
 
 /// The most PaymentMethods a payer is known by; the least recently used gives way.
 pub const KNOWN_METHODS_MAX: usize = 16;
@@ -71,8 +72,19 @@ impl Head {
         self.known.contains(method)
     }
 
+    /// Whether whoever brings `proof` may spend.
+    pub fn accepts(&self, proof: &Proof) -> bool {
+        match proof {
+            Proof::Credential { generation } => *generation == self.generation,
+            Proof::Method(method) => self.knows(method),
+        }
+    }
+
     /// Makes `method` known, as the most recently used one.
     pub(crate) fn learn(&mut self, method: &PaymentMethodId) {
+        if self.known.last() == Some(method) {
+            return;
+        }
         self.known.retain(|known| known != method);
         if self.known.len() == KNOWN_METHODS_MAX {
             self.known.remove(0);
@@ -120,6 +132,11 @@ pub struct Account {
 }
 
 impl Account {
+    /// Whether there is a top-up of this number, open or ended.
+    pub(crate) fn has_top_up(&self, number: u64) -> bool {
+        number <= self.ended || self.open == Some(number)
+    }
+
     /// Whether the account holds what was paid into it.
     pub fn is_conserved(&self) -> bool {
         let held = self.available.get() + self.reserved.get() + self.spent.get();

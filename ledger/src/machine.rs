@@ -54,8 +54,8 @@ pub enum Command {
         currency: Currency,
         /// Its number: top-ups ended, plus 1.
         number: u64,
-        /// Not needed if this much is available. `None`: needed in any case, because the charge
-        /// is also the proof of who pays.
+        /// Not needed if this much is available. `None`: the charge is also the proof of who pays,
+        /// so it is needed unless the payer knows the PaymentMethod.
         needed: Option<Micros>,
         /// What is charged.
         method: PaymentMethodId,
@@ -280,11 +280,7 @@ fn reserve(
     amount: Micros,
     proof: &Proof,
 ) -> Step {
-    let proven = match proof {
-        Proof::Credential { generation } => *generation == head.generation,
-        Proof::Method(method) => head.knows(method),
-    };
-    if !proven {
+    if !head.accepts(proof) {
         return Unchanged(Outcome::Unauthorized);
     }
     let account = head.account(currency);
@@ -308,6 +304,9 @@ fn reserve(
         return Unchanged(Outcome::Insufficient { missing });
     }
     head.accounts.insert(currency, Account { available, reserved, ..account });
+    if let Proof::Method(method) = proof {
+        head.learn(method);
+    }
     Changed(Some(reservation), Outcome::Reserved { available })
 }
 
@@ -343,7 +342,11 @@ fn open_top_up(
     if let Some(open) = account.open {
         return Unchanged(Outcome::Joined { number: open });
     }
-    if needed.is_some_and(|needed| account.available >= needed) {
+    let needless = match needed {
+        Some(needed) => account.available >= needed,
+        None => head.knows(&top_up.method),
+    };
+    if needless {
         return Unchanged(Outcome::NotNeeded);
     }
     if number != account.ended + 1 {
@@ -394,8 +397,10 @@ fn observe(
         account.ended += 1;
     }
     head.accounts.insert(currency, account);
-    // The card paid: whoever holds this PaymentMethod may spend what it bought.
-    head.learn(&top_up.method);
+    if !matches!(top_up.state, TopUpState::Succeeded { .. }) {
+        // The card paid: whoever holds this PaymentMethod may spend what it bought.
+        head.learn(&top_up.method);
+    }
     top_up.state = TopUpState::Succeeded { intent: intent.to_owned() };
     top_up.totals = totals;
     top_up.version += 1;

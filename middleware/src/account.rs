@@ -1,7 +1,6 @@
 //! What a payer may ask about its account: the balance, by credential, for nothing.
 
 use std::convert::Infallible;
-use std::future::Ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use farebox_ledger::Store as _;
 use farebox_protocol::{Currency, ErrorCode, Payment, Units, header};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use tower_service::Service;
@@ -47,16 +46,21 @@ impl<B> Service<Request<B>> for AccountService {
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let is_balance = request.uri().path().rsplit('/').next() == Some("balance");
-        let empty = |status| -> Ready<Result<Self::Response, Infallible>> {
-            std::future::ready(Ok(refusal::json(status, Vec::new())))
-        };
         match (is_balance, request.method()) {
-            (false, _) => Box::pin(empty(StatusCode::NOT_FOUND)),
+            (false, _) => {
+                let response = refusal::json(StatusCode::NOT_FOUND, Vec::new());
+                Box::pin(std::future::ready(Ok(response)))
+            }
             (true, &Method::GET | &Method::HEAD) => {
                 let (shared, payment) = (self.shared.clone(), payment(request.headers()));
                 Box::pin(async move { Ok(balance(&shared, payment).await) })
             }
-            (true, _) => Box::pin(empty(StatusCode::METHOD_NOT_ALLOWED)),
+            (true, _) => {
+                let mut response = refusal::json(StatusCode::METHOD_NOT_ALLOWED, Vec::new());
+                let allow = HeaderValue::from_static("GET, HEAD");
+                response.headers_mut().insert(http::header::ALLOW, allow);
+                Box::pin(std::future::ready(Ok(response)))
+            }
         }
     }
 }

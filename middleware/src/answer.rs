@@ -14,6 +14,9 @@ pub(crate) fn write_receipt(headers: &mut HeaderMap, receipt: &PaymentResponse) 
         value.set_sensitive(true); // it holds the credential
         headers.insert(header::PAYMENT_RESPONSE, value);
     }
+    // Caches in front of the provider obey these before `cache-control` (RFC 9213).
+    headers.remove("cdn-cache-control");
+    headers.remove("surrogate-control");
     make_private(headers);
     append_unless(headers, &names::VARY, VARY, "*");
     expose_headers(headers);

@@ -1,8 +1,9 @@
 //! A payment becomes a reservation, by way of a top-up if credit is short.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use farebox_ledger::{Command, Head, Proof, Store as _};
+use farebox_ledger::{Command, Head, Outcome, Proof, Store as _};
 use farebox_processor::Verification;
 use farebox_protocol::{ClientId, Credential, ErrorCode, Micros, PayerId, Payment, TopUpId};
 
@@ -10,7 +11,7 @@ use crate::payments::{Payments, Shared};
 use crate::quote::Quote;
 use crate::refusal::Refusal;
 use crate::reservation::{NotReserved, Reservation};
-use crate::top_up::{Ask, Credited, Failed, Work};
+use crate::top_up::{ANSWER_WITHIN, Ask, Credited, Failed};
 use crate::who::Card;
 
 /// A request that is paid for, if it succeeds.
@@ -27,6 +28,8 @@ pub(crate) struct Paid {
 /// How often a request tries to reserve: its credit may be spent by others between a top-up and
 /// the reservation.
 const ROUNDS_MAX: usize = 8;
+/// How long a request that credit already covers waits for a top-up of later ones.
+const MIN_CREDIT_WITHIN: Duration = Duration::from_secs(5);
 
 impl Payments {
     /// Sets the price aside, or says why not. A card is charged at most once on the way, and only
@@ -78,9 +81,7 @@ async fn card_decides(
 ) -> Result<(PayerId, Card), Refusal> {
     let Some(method) = &payment.payment_method_id else {
         // An unknown or revoked credential looks like an empty account.
-        let unpaid = payment.client_id.is_none();
-        let code = if unpaid { ErrorCode::PaymentRequired } else { ErrorCode::InsufficientCredits };
-        return Err(code.into());
+        return Err(ErrorCode::InsufficientCredits.into());
     };
     given_top_up(quote, payment)?; // before anyone at Stripe is asked
     let card = shared.card(method).await?;
@@ -139,30 +140,16 @@ impl<'a> Purchase<'a> {
     }
 
     async fn run(&mut self) -> Result<(Reservation, ClientId), Refusal> {
-        self.resume().await?;
         self.keep_min_credit().await?;
         for _ in 0..ROUNDS_MAX {
             match self.reserve().await {
                 Ok(reservation) => return Ok((reservation, self.credential().await?)),
-                Err(NotReserved::Insufficient) => self.fund().await?,
+                Err(NotReserved::Insufficient) => self.fund(ANSWER_WITHIN).await?,
                 Err(NotReserved::Unauthorized) => self.prove().await?,
                 Err(NotReserved::Unavailable) => return Err(ErrorCode::LedgerUnavailable.into()),
             }
         }
         Err(ErrorCode::RateLimited.into())
-    }
-
-    /// Goes on with the top-up that a `payment_pending` answer named. Such a payment never opens
-    /// another one.
-    async fn resume(&mut self) -> Result<(), Refusal> {
-        let Some(id) = self.payment.top_up_id else { return Ok(()) };
-        if id.payer != self.payer || id.currency != self.quote.currency {
-            return Err(ErrorCode::InvalidPayment.into());
-        }
-        let credited =
-            self.shared.top_up(Work::Resume(id)).await.map_err(|failed| failed.refusal)?;
-        self.believe(credited);
-        Ok(())
     }
 
     /// Tops up before the credit is gone, if the payment asks for it. Should that fail, the
@@ -173,8 +160,10 @@ impl<'a> Purchase<'a> {
             return Ok(());
         }
         let head = self.load(self.payer).await?;
-        if head.account(self.quote.currency).available < self.needed()
-            && let Err(refusal) = self.fund().await
+        let low = head.account(self.quote.currency).available < self.needed();
+        if low
+            && head.accepts(&self.proof)
+            && let Err(refusal) = self.fund(MIN_CREDIT_WITHIN).await
         {
             self.declined = Some(refusal);
         }
@@ -187,30 +176,41 @@ impl<'a> Purchase<'a> {
     }
 
     /// The credit is short.
-    async fn fund(&mut self) -> Result<(), Refusal> {
+    async fn fund(&mut self, within: Duration) -> Result<(), Refusal> {
         if let Some(refusal) = self.declined {
             return Err(refusal);
         }
+        if self.charged.is_some() {
+            return Err(ErrorCode::InsufficientCredits.into()); // others spent it
+        }
+        if let Some(id) = self.payment.top_up_id {
+            return self.resume(id).await;
+        }
         let account = self.load(self.payer).await?.account(self.quote.currency);
-        let may_charge = self.payment.payment_method_id.is_some()
-            && self.payment.top_up_id.is_none()
-            && self.charged.is_none();
-        if let (Some(number), false) = (account.open, may_charge) {
-            // Money may be on its way: a 402 would invite the client to pay twice.
-            let id = TopUpId { payer: self.payer, currency: self.quote.currency, number };
-            return match self.shared.top_up(Work::Resume(id)).await {
-                Ok(_) => Ok(()),
-                Err(Failed { refusal, .. }) if refusal.code == ErrorCode::PaymentPending => {
-                    Err(refusal)
-                }
-                Err(_) => Err(ErrorCode::InsufficientCredits.into()),
-            };
+        if self.payment.payment_method_id.is_some() {
+            let needed = Some(self.needed());
+            return self.charge(account.available, needed, within).await;
         }
-        if !may_charge {
-            return Err(ErrorCode::InsufficientCredits.into());
+        let Some(number) = account.open else { return Err(ErrorCode::InsufficientCredits.into()) };
+        // Money may be on its way: a 402 would invite the client to pay twice.
+        let id = TopUpId { payer: self.payer, currency: self.quote.currency, number };
+        match self.shared.resume(id).await {
+            Ok(_) => Ok(()),
+            Err(failed) => match failed.refusal.pending() {
+                Some(_) => Err(failed.refusal),
+                None => Err(ErrorCode::InsufficientCredits.into()),
+            },
         }
-        let needed = self.needed();
-        self.charge(account.available, Some(needed)).await
+    }
+
+    /// Goes on with the top-up that a `payment_pending` answer named. Such a payment never opens
+    /// another one.
+    async fn resume(&mut self, id: TopUpId) -> Result<(), Refusal> {
+        if id.payer != self.payer || id.currency != self.quote.currency {
+            return Err(ErrorCode::InvalidPayment.into());
+        }
+        self.charged = self.shared.resume(id).await.map_err(|failed| failed.refusal)?;
+        Ok(())
     }
 
     /// The credential was revoked, or the payer does not know the card.
@@ -224,7 +224,7 @@ impl<'a> Purchase<'a> {
         let head = self.load(self.payer).await?;
         let available = head.account(self.quote.currency).available;
         if available < self.quote.price {
-            return self.fund().await;
+            return self.fund(ANSWER_WITHIN).await;
         }
         // There is credit: whoever shows the card must prove to hold it, or pay with it.
         if self.verified.is_none() {
@@ -233,7 +233,7 @@ impl<'a> Purchase<'a> {
             self.verified = Some(verification);
             if verification == Verification::Passed {
                 let link = Command::LinkCard { method: card.method };
-                self.apply(&link).await?;
+                self.apply(self.payer, &link).await?;
                 self.proof = Proof::Credential { generation: head.generation };
                 return Ok(());
             }
@@ -241,54 +241,53 @@ impl<'a> Purchase<'a> {
         if self.payment.top_up_id.is_some() || self.charged.is_some() {
             return Err(ErrorCode::InvalidPayment.into());
         }
-        self.charge(available, None).await
+        self.charge(available, None, ANSWER_WITHIN).await
     }
 
-    /// Takes a top-up from the card, or joins the one that is open.
-    async fn charge(&mut self, available: Micros, needed: Option<Micros>) -> Result<(), Refusal> {
+    /// Takes a top-up from the card, or joins the one that is open. It is needed if less than
+    /// `needed` is available; without that, unless the payer knows the card by now.
+    async fn charge(
+        &mut self,
+        available: Micros,
+        needed: Option<Micros>,
+        within: Duration,
+    ) -> Result<(), Refusal> {
         let amount = self.top_up_amount(available)?;
-        let (payer, currency) = (self.payer, self.quote.currency);
         let card = self.card().await?;
-        let book = card.book;
+        if self.client_id.is_none() && card.book == self.payer {
+            // First the card becomes its own payer's: another payer may show it meanwhile, and
+            // what it pays must not go to a book that the card no longer leads to.
+            self.payer = self.claim(card.book).await?;
+            if card.book != self.payer {
+                return Ok(());
+            }
+        }
+        let (payer, currency, method) = (self.payer, self.quote.currency, card.method.clone());
         let ask = Ask { payer, currency, needed, amount, card };
-        match self.shared.top_up(Work::Open(ask)).await {
-            Ok(credited) => self.believe(credited),
-            // Somebody else's card failed, in a top-up that was joined. This one was not tried.
-            Err(Failed { card: Some(failed), .. }) if failed != book => {}
+        match self.shared.top_up(ask, within).await {
+            Ok(credited) => self.charged = credited.filter(|credited| credited.method == method),
+            // Another card failed, in a top-up that was joined. This one was not tried.
+            Err(Failed { method: Some(failed), .. }) if failed != method => {}
             Err(failed) => return Err(failed.refusal),
         }
         Ok(())
     }
 
-    /// A charge of the card that was shown proves who shows it.
-    fn believe(&mut self, credited: Option<Credited>) {
-        if let Some(credited) = credited
-            && Some(&credited.method) == self.payment.payment_method_id.as_ref()
-        {
-            if matches!(self.proof, Proof::Method(_)) {
-                self.proof = Proof::Credential { generation: credited.generation };
-            }
-            self.charged = Some(credited);
-        }
-    }
-
     /// How much to take from the card, so that it pays for this request.
     fn top_up_amount(&self, available: Micros) -> Result<Micros, Refusal> {
         let quote = self.quote;
-        let too_much = Refusal::from(ErrorCode::TopUpAboveMaximum);
-        let missing = |needed: Micros| needed.checked_sub(available).ok_or(too_much);
-        let chargeable = |micros| quote.currency.chargeable(micros).ok_or(too_much);
+        let missing = |needed: Micros| needed.checked_sub(available).unwrap_or(Micros::MAX);
         let amount = match given_top_up(quote, &self.payment)? {
             Some(given) => given,
             None => {
-                let missing = missing(self.needed())?.max(Micros::ZERO);
-                chargeable(missing)?.max(quote.min_top_up).min(quote.max_top_up)
+                let wanted = missing(self.needed()).max(quote.min_top_up).min(quote.max_top_up);
+                quote.currency.chargeable(wanted).ok_or(ErrorCode::TopUpAboveMaximum)?
             }
         };
-        match (amount < missing(quote.price)?, self.payment.top_up_amount) {
+        match (amount < missing(quote.price), self.payment.top_up_amount) {
             (false, _) => Ok(amount),
             (true, Some(_)) => Err(ErrorCode::TopUpBelowMinimum.into()),
-            (true, None) => Err(too_much),
+            (true, None) => Err(ErrorCode::TopUpAboveMaximum.into()),
         }
     }
 
@@ -322,9 +321,17 @@ impl<'a> Purchase<'a> {
         Ok(self.shared.load(payer).await?)
     }
 
-    async fn apply(&self, command: &Command) -> Result<(), Refusal> {
-        match self.shared.ledger.apply(&self.payer, command).await {
-            Ok(_) => Ok(()),
+    /// The card's owner, which it is itself if nobody came before.
+    async fn claim(&self, card: PayerId) -> Result<PayerId, Refusal> {
+        match self.apply(card, &Command::ClaimCard { owner: card }).await? {
+            Outcome::Owner(owner) => Ok(owner),
+            _ => Ok(card),
+        }
+    }
+
+    async fn apply(&self, payer: PayerId, command: &Command) -> Result<Outcome, Refusal> {
+        match self.shared.ledger.apply(&payer, command).await {
+            Ok(applied) => Ok(applied.outcome),
             Err(error) => {
                 tracing::error!(%error, "the ledger did not answer");
                 Err(ErrorCode::LedgerUnavailable.into())

@@ -9,7 +9,7 @@ use dashmap::DashMap;
 use farebox_ledger::clock::{Clock, SystemClock};
 use farebox_ledger::{FirstRecord, Head, Ledger, ReservationId, Store as _};
 use farebox_processor::Stripe;
-use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Money, PayerId};
+use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Micros, Money, PayerId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,11 @@ impl Payments {
     /// largest top-up, or its currency has no top-up limits.
     #[expect(clippy::panic, reason = "a route that cannot work must not be built")]
     pub fn price(&self, price: Money) -> PaymentLayer<FixedPrice> {
-        match self.quote(price) {
+        let free = price.micros() == Micros::ZERO;
+        match self
+            .quote(price)
+            .and_then(|q| if free { Err(Unpayable::NotWholeUnits) } else { Ok(q) })
+        {
             Ok(quote) => PaymentLayer::new(self.clone(), FixedPrice(price), Some(quote)),
             Err(error) => panic!("a price of {price} cannot work: {error}"),
         }

@@ -9,7 +9,8 @@ use http::request::Parts;
 pub enum Price {
     /// Nothing: the request goes to the handler as it is.
     Free,
-    /// This much, if it succeeds. Whole units of 1/10,000, and at most the largest top-up.
+    /// This much, if it succeeds. Whole units of 1/10,000, and at most the largest top-up. At zero
+    /// the request is free for its payer only: it must still say who pays.
     Fixed(Money),
 }
 

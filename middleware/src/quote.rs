@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use farebox_protocol::{
-    Currency, ErrorCode, Micros, Money, Offer, PaymentRequired, Resource, Units, header,
+    Currency, ErrorCode, Micros, Money, Offer, PaymentRequired, Resource, header,
 };
 
 /// The smallest and the largest top-up, as configured. Where nothing is configured for a
@@ -28,7 +28,7 @@ impl Limits {
 /// Why a price cannot be offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unpayable {
-    #[error("a price is at least one unit of 1/10,000, and whole units")]
+    #[error("a price is whole units of 1/10,000, and free is spelled `Price::Free`")]
     NotWholeUnits,
     #[error("the price is above the largest top-up, so no payment could pay it")]
     AboveLargestTopUp,
@@ -57,7 +57,7 @@ impl Quote {
     ) -> Result<Quote, Unpayable> {
         let (micros, currency) = (price.micros(), price.currency());
         let units = micros.units_floor();
-        if units == Units::default() || units.micros() != micros {
+        if units.micros() != micros {
             return Err(Unpayable::NotWholeUnits);
         }
         let of = |configured, charges| Limits::of(configured, currency, charges);
@@ -133,7 +133,7 @@ fn write_string(json: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use farebox_protocol::usd;
+    use farebox_protocol::{Units, usd};
 
     use super::*;
 
@@ -161,7 +161,6 @@ mod tests {
 
     #[test]
     fn unpayable_prices_are_refused() {
-        assert_eq!(quote(usd!("0")).unwrap_err(), Unpayable::NotWholeUnits);
         assert_eq!(quote(usd!("0.00001")).unwrap_err(), Unpayable::NotWholeUnits);
         assert_eq!(quote(usd!("100.0001")).unwrap_err(), Unpayable::AboveLargestTopUp);
         let rwf = Money::parse("100", "rwf".parse().unwrap()).unwrap();

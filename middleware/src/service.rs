@@ -116,7 +116,10 @@ where
 fn take_payment(headers: &mut HeaderMap) -> Result<Option<Payment>, MessageError> {
     let payment = match header::single(headers, &header::PAYMENT) {
         Ok(None) => return Ok(None),
-        Ok(Some(value)) => Payment::decode(value.as_bytes()).map(Some),
+        // A payment that names nobody is none.
+        Ok(Some(value)) => Payment::decode(value.as_bytes()).map(|payment| {
+            Some(payment).filter(|p| p.client_id.is_some() || p.payment_method_id.is_some())
+        }),
         Err(error) => Err(error),
     };
     headers.remove(header::PAYMENT);

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::mapref::entry::Entry;
-use farebox_ledger::{Command, Outcome, Store as _, TopUpState, Totals};
+use farebox_ledger::{Command, Outcome, Store as _, TopUp, TopUpState, Totals};
 use farebox_processor::{
-    Call, Charge, IdempotencyKey, Intent, IntentStatus, LookUpError, Rejection, TopUp, Unknown,
+    Call, Charge, CvcCheck, IdempotencyKey, Intent, IntentStatus, LookUpError, Mode, Rejection,
+    Unknown,
 };
 use farebox_protocol::{Currency, ErrorCode, Micros, Money, PayerId, PaymentMethodId, TopUpId};
 use tokio::sync::watch;
@@ -45,8 +46,6 @@ pub(crate) struct Credited {
     /// The PaymentIntent.
     pub(crate) intent: String,
     pub(crate) method: PaymentMethodId,
-    /// The payer's generation afterwards: the charge proved who pays.
-    pub(crate) generation: u32,
 }
 
 /// How far a driver is, for the requests that wait for it.
@@ -61,23 +60,23 @@ pub(crate) enum Progress {
 pub(crate) type Ended = Result<Option<Credited>, Failed>;
 
 /// Nothing became credit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failed {
     pub(crate) refusal: Refusal,
-    /// The card that failed, if it came to that. Another card may still succeed.
-    pub(crate) card: Option<PayerId>,
+    /// What failed, if it came to a charge. Another card may still succeed.
+    pub(crate) method: Option<PaymentMethodId>,
 }
 
 impl Failed {
     /// The card may have been charged, or is going to be.
     fn pending(id: TopUpId) -> Failed {
-        Failed { refusal: Refusal::about(ErrorCode::PaymentPending, id), card: None }
+        Failed { refusal: Refusal::about(ErrorCode::PaymentPending, id), method: None }
     }
 }
 
 impl From<ErrorCode> for Failed {
     fn from(code: ErrorCode) -> Self {
-        Failed { refusal: code.into(), card: None }
+        Failed { refusal: code.into(), method: None }
     }
 }
 
@@ -85,7 +84,9 @@ impl From<ErrorCode> for Failed {
 pub(crate) type Account = (PayerId, Currency);
 
 /// How long a request waits for its top-up. The driver goes on after it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How long a driver waits for a customer, so that whoever waits is told within its time.
+const CUSTOMER_WITHIN: Duration = Duration::from_secs(10);
 /// How long one round of calls may take before the driver pauses.
 const CALL_BUDGET: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -98,12 +99,43 @@ const SKEW_SECONDS: i64 = 600;
 const ATTEMPTS_MAX: usize = 4;
 
 impl Shared {
-    /// Drives a top-up, or joins the driver of its account, and waits for the end of it.
-    pub(crate) async fn top_up(self: &Arc<Self>, work: Work) -> Ended {
+    /// Takes a top-up from a card, or joins the account's driver, and waits for the end of it.
+    pub(crate) async fn top_up(self: &Arc<Self>, ask: Ask, within: Duration) -> Ended {
+        self.wait(Work::Open(ask), within).await
+    }
+
+    /// Waits for the end of a top-up that was opened before, and drives it if nobody does.
+    pub(crate) async fn resume(self: &Arc<Self>, id: TopUpId) -> Ended {
+        if let Some(ended) = self.ended(id).await? {
+            return ended;
+        }
+        // The account's driver may be at another top-up by the time it is joined: the ledger says
+        // what became of this one.
+        let _ = self.wait(Work::Resume(id), ANSWER_WITHIN).await;
+        self.ended(id).await?.unwrap_or(Err(Failed::pending(id)))
+    }
+
+    /// How a top-up ended; `None` while it is open.
+    async fn ended(&self, id: TopUpId) -> Result<Option<Ended>, Failed> {
+        let top_up = self.ledger.top_up(&id).await.map_err(|error| {
+            tracing::error!(%error, "a top-up cannot be read");
+            Failed::pending(id)
+        })?;
+        let TopUp { method, state, .. } = top_up.ok_or(ErrorCode::InvalidPayment)?;
+        Ok(match state {
+            TopUpState::Open { .. } => None,
+            TopUpState::Succeeded { intent } => Some(Ok(Some(Credited { id, intent, method }))),
+            TopUpState::Failed { code } => {
+                Some(Err(Failed { refusal: Refusal::about(code, id), method: Some(method) }))
+            }
+        })
+    }
+
+    async fn wait(self: &Arc<Self>, work: Work, within: Duration) -> Ended {
         let mut progress = self.drive(work);
         let ended = progress.wait_for(|progress| matches!(progress, Progress::Ended(_)));
         // Either too slow, or the driver died: what it opened is driven on by the next request.
-        let _ = tokio::time::timeout(ANSWER_WITHIN, ended).await;
+        let _ = tokio::time::timeout(within, ended).await;
         let last = progress.borrow().clone();
         match last {
             Progress::Ended(ended) => ended,
@@ -162,10 +194,13 @@ struct Driver {
 /// The driver stops before the outcome is definite; the top-up stays open on disk.
 struct Stopped;
 
-/// A top-up that is open, and whether its call was ever sent.
+/// A top-up that is open.
 struct Opened {
     id: TopUpId,
     call: Call,
+    /// When, in seconds: Stripe's keys age.
+    at: i64,
+    /// Whether its call was certainly never sent.
     fresh: bool,
 }
 
@@ -193,9 +228,11 @@ impl Driver {
     async fn open(&self, ask: &Ask) -> Result<Ended, Stopped> {
         let mut unknown_customer = None;
         for _ in 0..ATTEMPTS_MAX {
-            let customer = match self.shared.customer(ask.payer, unknown_customer.take()).await {
-                Ok(customer) => customer,
-                Err(code) => return Ok(Err(code.into())),
+            let customer = self.shared.customer(ask.payer, unknown_customer.take());
+            let customer = match tokio::time::timeout(CUSTOMER_WITHIN, customer).await {
+                Ok(Ok(customer)) => customer,
+                Ok(Err(code)) => return Ok(Err(code.into())),
+                Err(_) => return Ok(Err(ErrorCode::ProcessorUnavailable.into())),
             };
             let opened = match self.open_on_disk(ask, &customer).await {
                 Ok(Some(opened)) => opened,
@@ -213,26 +250,10 @@ impl Driver {
 
     /// Goes on with a top-up that somebody opened.
     async fn resume(&self, id: TopUpId) -> Result<Ended, Stopped> {
-        let Ok(top_up) = self.shared.ledger.top_up(&id).await else {
-            return Ok(Err(ErrorCode::LedgerUnavailable.into()));
-        };
-        let Some(top_up) = top_up else { return Ok(Err(ErrorCode::InvalidPayment.into())) };
-        match top_up.state {
-            TopUpState::Succeeded { intent } => Ok(self.credited(id, intent, top_up.method).await),
-            TopUpState::Failed { code } => {
-                Ok(Err(Failed { refusal: Refusal::about(code, id), card: Some(top_up.card) }))
-            }
-            TopUpState::Open { call } => {
-                let Ok(call) = serde_json::from_str(&call) else {
-                    tracing::error!(top_up = %id, "the stored call cannot be read");
-                    return Err(Stopped);
-                };
-                self.progress.send_replace(Progress::Open(id));
-                match self.finish(&Opened { id, call, fresh: false }).await? {
-                    Finished::Ended(ended) => Ok(ended),
-                    Finished::UnknownCustomer => Ok(Err(ErrorCode::ProcessorUnavailable.into())),
-                }
-            }
+        let opened = self.join(id).await.map_err(|_| Stopped)?;
+        match self.finish(&opened).await? {
+            Finished::Ended(ended) => Ok(ended),
+            Finished::UnknownCustomer => Ok(Err(ErrorCode::ProcessorUnavailable.into())),
         }
     }
 
@@ -243,7 +264,8 @@ impl Driver {
         for _ in 0..ATTEMPTS_MAX {
             let id = TopUpId { payer, currency, number };
             let (amount, payment_method) = (ask.amount, &ask.card.method);
-            let call = self.shared.stripe.top_up(&TopUp { id, amount, customer, payment_method });
+            let top_up = farebox_processor::TopUp { id, amount, customer, payment_method };
+            let call = self.shared.stripe.top_up(&top_up);
             let open = Command::OpenTopUp {
                 currency,
                 number,
@@ -253,10 +275,11 @@ impl Driver {
                 call: serde_json::to_string(&call).map_err(|_| ErrorCode::LedgerUnavailable)?,
             };
             let applied = self.shared.ledger.apply(&payer, &open).await;
+            let at = applied.as_ref().map_or(0, |applied| applied.at.seconds());
             match applied.map(|applied| applied.outcome) {
                 Ok(Outcome::Opened) => {
                     self.progress.send_replace(Progress::Open(id));
-                    return Ok(Some(Opened { id, call, fresh: true }));
+                    return Ok(Some(Opened { id, call, at, fresh: true }));
                 }
                 Ok(Outcome::Joined { number }) => {
                     return self.join(TopUpId { payer, currency, number }).await.map(Some);
@@ -276,26 +299,35 @@ impl Driver {
     /// A top-up that another process, or an earlier life of this one, left open.
     async fn join(&self, id: TopUpId) -> Result<Opened, Failed> {
         let top_up = self.shared.ledger.top_up(&id).await.ok().flatten();
-        let Some(TopUpState::Open { call }) = top_up.map(|top_up| top_up.state) else {
+        let Some(TopUp { state: TopUpState::Open { call }, opened, .. }) = top_up else {
             return Err(ErrorCode::RateLimited.into()); // it ended meanwhile
         };
-        let call = serde_json::from_str(&call).map_err(|_| ErrorCode::LedgerUnavailable)?;
+        let Ok(call) = serde_json::from_str(&call) else {
+            tracing::error!(top_up = %id, "the stored call cannot be read");
+            return Err(Failed::pending(id));
+        };
         self.progress.send_replace(Progress::Open(id));
-        Ok(Opened { id, call, fresh: false })
+        Ok(Opened { id, call, at: opened.seconds(), fresh: false })
     }
 
     /// Sends the call until its outcome is definite, and books it.
     async fn finish(&self, opened: &Opened) -> Result<Finished, Stopped> {
-        let &Opened { id, ref call, mut fresh } = opened;
+        let Opened { id, ref call, at, mut fresh } = *opened;
         let stripe = &self.shared.stripe;
         let key = IdempotencyKey::from(id);
         let mut pause = PAUSE_MIN;
         loop {
-            let charge = match fresh {
-                true => stripe.charge(call, &key, CALL_BUDGET).await,
-                false => stripe.repeat(call, &key, CALL_BUDGET).await,
+            let age = self.shared.clock.now().seconds() - at;
+            let judged = if fresh {
+                let charge = stripe.charge(call, &key, CALL_BUDGET).await;
+                self.judge(opened, charge, true).await?
+            } else if age < REPEAT_FOR_SECONDS {
+                let charge = stripe.repeat(call, &key, CALL_BUDGET).await;
+                self.judge(opened, charge, false).await?
+            } else {
+                self.look_up(opened).await // the key may be forgotten: never send it again
             };
-            match self.judge(id, charge, fresh).await? {
+            match judged {
                 Judged::Credit { intent, received } => {
                     return self.credit(id, intent, received).await.map(Finished::Ended);
                 }
@@ -316,7 +348,8 @@ impl Driver {
     }
 
     /// What an outcome of the call means for the top-up.
-    async fn judge(&self, id: TopUpId, charge: Charge, fresh: bool) -> Result<Judged, Stopped> {
+    async fn judge(&self, opened: &Opened, charge: Charge, fresh: bool) -> Result<Judged, Stopped> {
+        let id = opened.id;
         match charge {
             Charge::Charged { intent, received, currency } if currency == id.currency => {
                 Ok(Judged::Credit { intent, received })
@@ -333,50 +366,45 @@ impl Driver {
                 Rejection::Customer => Judged::UnknownCustomer,
                 Rejection::Operator => Judged::Fail(ErrorCode::ProcessorUnavailable),
             }),
-            Charge::NotSent | Charge::Unknown(Unknown::Repeat) if !self.is_too_old(id).await => {
-                Ok(Judged::Repeat)
-            }
+            Charge::NotSent | Charge::Unknown(Unknown::Repeat) => Ok(Judged::Repeat),
             // A refusal of a repeated call says nothing about the first one.
-            Charge::NotSent | Charge::Unknown(_) | Charge::Rejected(_) => self.look_up(id).await,
+            Charge::Unknown(Unknown::LookUp) | Charge::Rejected(_) => {
+                Ok(self.look_up(opened).await)
+            }
         }
     }
 
-    async fn is_too_old(&self, id: TopUpId) -> bool {
-        let opened = self.opened_at(id).await;
-        self.shared.clock.now().seconds() - opened > REPEAT_FOR_SECONDS
-    }
-
-    async fn opened_at(&self, id: TopUpId) -> i64 {
-        let top_up = self.shared.ledger.top_up(&id).await.ok().flatten();
-        top_up.map_or(0, |top_up| top_up.opened.seconds())
-    }
-
-    /// Repeating can no longer tell: the customer's own payments at Stripe decide.
-    async fn look_up(&self, id: TopUpId) -> Result<Judged, Stopped> {
-        let Ok(head) = self.shared.load(id.payer).await else { return Ok(Judged::Repeat) };
-        let since = self.opened_at(id).await - SKEW_SECONDS;
-        let found = match &head.customer {
-            Some(customer) => self.shared.stripe.intents_since(customer, since).await,
-            None => Ok(Vec::new()),
+    /// Repeating can no longer tell: what Stripe lists decides.
+    async fn look_up(&self, opened: &Opened) -> Judged {
+        let (stripe, id) = (&self.shared.stripe, opened.id);
+        let since = opened.at - SKEW_SECONDS;
+        let customer = opened.call.customer();
+        let found = match stripe.intents_since(customer.as_deref(), since).await {
+            // A customer that was deleted: its payments are among all of them.
+            Err(LookUpError::NotFound) => stripe.intents_since(None, since).await,
+            found => found,
         };
         let of_top_up: Vec<Intent> = match found {
             Ok(intents) => intents.into_iter().filter(|i| i.top_up == Some(id)).collect(),
-            Err(LookUpError::NotFound) => Vec::new(), // no customer, no payments of theirs
             Err(error) => {
-                tracing::warn!(top_up = %id, %error, "the customer's payments cannot be listed");
-                return Ok(Judged::Repeat);
+                tracing::warn!(top_up = %id, %error, "payments cannot be listed");
+                return Judged::Repeat;
             }
         };
-        if let Some(intent) = of_top_up.iter().find(|i| i.status == IntentStatus::Succeeded) {
-            let (intent, received) = (intent.id.clone(), intent.received);
-            return Ok(Judged::Credit { intent, received });
+        let is_ours = |intent: &&Intent| {
+            intent.status == IntentStatus::Succeeded
+                && intent.currency == id.currency
+                && intent.livemode == (stripe.mode() == Mode::Live)
+        };
+        if let Some(intent) = of_top_up.iter().find(is_ours) {
+            return Judged::Credit { intent: intent.id.clone(), received: intent.received };
         }
         let is_dead = |intent: &Intent| {
             matches!(intent.status, IntentStatus::RequiresPaymentMethod | IntentStatus::Canceled)
         };
         match of_top_up.iter().all(is_dead) {
-            true => Ok(Judged::Fail(ErrorCode::ProcessorUnavailable)),
-            false => Ok(Judged::Repeat),
+            true => Judged::Fail(ErrorCode::ProcessorUnavailable),
+            false => Judged::Repeat,
         }
     }
 
@@ -390,33 +418,55 @@ impl Driver {
         let TopUpId { payer, currency, number } = id;
         let totals = Totals { received, ..Totals::default() };
         let mut pause = PAUSE_MIN;
-        loop {
-            if let Ok(Some(top_up)) = self.shared.ledger.top_up(&id).await {
+        for _ in 0..ATTEMPTS_MAX {
+            if let Ok(Some(TopUp { version: seen_version, method, card, .. })) =
+                self.shared.ledger.top_up(&id).await
+            {
                 // Before the credit, so that a crash between the two is driven again.
-                self.book(top_up.card, &Command::ClaimCard { owner: payer }).await?;
+                self.claim(payer, card, &method).await?;
+                let intent = intent.clone();
                 let observe = Command::Observe {
                     currency,
                     number,
                     intent: intent.clone(),
-                    seen_version: top_up.version,
+                    seen_version,
                     totals,
                 };
                 let outcome = self.book(payer, &observe).await?;
                 if matches!(outcome, Outcome::Observed { .. }) {
                     let amount = Money::new(received, currency);
                     tracing::info!(top_up = %id, %amount, "a top-up became credit");
-                    return Ok(self.credited(id, intent, top_up.method).await);
+                    return Ok(Ok(Some(Credited { id, intent, method })));
                 }
-                tracing::error!(top_up = %id, ?outcome, "a charge is not credited");
+                tracing::error!(top_up = %id, ?outcome, "a charge is not credited yet");
             }
             self.pause(&mut pause).await?;
         }
+        Err(Stopped)
     }
 
-    async fn credited(&self, id: TopUpId, intent: String, method: PaymentMethodId) -> Ended {
-        let head = self.shared.load(id.payer).await.map_err(|_| Failed::pending(id))?;
-        let generation = head.generation;
-        Ok(Some(Credited { id, intent, method, generation }))
+    /// Makes the payer's a card that it paid with beside its credential, so that the card alone
+    /// finds the money. Only if the bank checked the code: whoever knows no more than a number must
+    /// not become the payer of its holder. (A card that pays for itself was claimed before.)
+    async fn claim(
+        &self,
+        payer: PayerId,
+        card: PayerId,
+        method: &PaymentMethodId,
+    ) -> Result<(), Stopped> {
+        if card == payer {
+            return Ok(());
+        }
+        match self.shared.stripe.payment_method(method).await {
+            Ok(found) if found.cvc_check == CvcCheck::Pass => {
+                self.book(card, &Command::ClaimCard { owner: payer }).await.map(drop)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::warn!(%error, "a card cannot be read again; it stays nobody's");
+                Ok(())
+            }
+        }
     }
 
     /// Ends the top-up without money.
@@ -425,7 +475,8 @@ impl Driver {
         self.book(payer, &Command::FailTopUp { currency, number, code }).await?;
         tracing::warn!(top_up = %id, code = code.as_str(), "a top-up failed");
         let top_up = self.shared.ledger.top_up(&id).await.ok().flatten();
-        Ok(Failed { refusal: Refusal::about(code, id), card: top_up.map(|top_up| top_up.card) })
+        let method = top_up.map(|top_up| top_up.method);
+        Ok(Failed { refusal: Refusal::about(code, id), method })
     }
 
     /// Applies a command until the ledger answers.

@@ -37,6 +37,12 @@ impl Call {
             version: VERSION.as_str().to_owned(),
         }
     }
+
+    /// The customer that the call is about.
+    pub fn customer(&self) -> Option<String> {
+        let mut fields = form_urlencoded::parse(self.body.as_bytes());
+        fields.find(|(name, _)| name == "customer").map(|(_, customer)| customer.into_owned())
+    }
 }
 
 impl fmt::Debug for Call {

@@ -328,7 +328,7 @@ impl Stripe {
             .automatic_payment_methods(methods)
             .metadata(metadata([]));
         let call = Call::encode(request.build());
-        let key = IdempotencyKey::new(&format!("verify_{method}_{customer}"));
+        let key = IdempotencyKey::new(&format!("verify_{}_{customer}", method.as_str()));
         let key = key.map_err(|_| LookUpError::Operator)?;
         let request = self.post(&call, &key)?;
         let setup = match lookup::fetch::<SetupIntentObject>(&request, SLOW_BUDGET).await {
@@ -368,8 +368,8 @@ impl Stripe {
         })
     }
 
-    /// Every PaymentIntent of a customer that was created at `created` (Unix seconds) or later
-    /// (docs.stripe.com/api/payment_intents/list). Intents in currencies that Farebox does not
+    /// Every PaymentIntent of a customer, or with `None` of the whole account, that was created at
+    /// `created` (Unix seconds) or later (docs.stripe.com/api/payment_intents/list). Intents in currencies that Farebox does not
     /// charge in are left out; a top-up's never is.
     ///
     /// # Errors
@@ -378,13 +378,13 @@ impl Stripe {
     /// not look as if it had never been charged.
     pub async fn intents_since(
         &self,
-        customer: &str,
+        customer: Option<&str>,
         created: i64,
     ) -> Result<Vec<Intent>, LookUpError> {
-        let list = ListPaymentIntent::new()
-            .customer(customer)
-            .created(RangeQueryTs::gte(created))
-            .limit(100);
+        let mut list = ListPaymentIntent::new().created(RangeQueryTs::gte(created)).limit(100);
+        if let Some(customer) = customer {
+            list = list.customer(customer);
+        }
         let mut intents = Vec::new();
         let mut request = list.build();
         for _ in 0..PAGES_MAX {

@@ -75,7 +75,8 @@ macro_rules! string_id {
 }
 
 string_id! {
-    /// A PaymentMethod at Stripe, `pm_...`: card data that the server never sees.
+    /// A PaymentMethod at Stripe, `pm_...`: card data that the server never sees. One that its
+    /// payer is known by can spend, so it has no readable Debug.
     PaymentMethodId
 }
 string_id! {
@@ -86,13 +87,7 @@ string_id! {
 
 impl fmt::Debug for PaymentMethodId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Display for PaymentMethodId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str("PaymentMethodId(..)")
     }
 }
 

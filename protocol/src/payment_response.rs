@@ -9,6 +9,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::code::ErrorCode;
@@ -17,7 +19,7 @@ use crate::id::TopUpId;
 use crate::money::{Currency, Units};
 
 /// The message of an answer to a paid request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentResponse {
     /// Whether the payment was accepted.
@@ -44,6 +46,22 @@ pub struct PaymentResponse {
     /// For programs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error_code: Option<ErrorCode>,
+}
+
+impl fmt::Debug for PaymentResponse {
+    /// Everything but the credential.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PaymentResponse { success, charge_id, credits_remaining, charged, currency, .. } = self;
+        f.debug_struct("PaymentResponse")
+            .field("success", success)
+            .field("charge_id", charge_id)
+            .field("credits_remaining", credits_remaining)
+            .field("charged", charged)
+            .field("currency", currency)
+            .field("top_up_id", &self.top_up_id)
+            .field("error_code", &self.error_code)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PaymentResponse {

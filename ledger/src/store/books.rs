@@ -86,7 +86,9 @@ impl Books {
         let entry = match id.and_then(|id| book.entries.get(&id)) {
             Some(entry) => Some(entry.clone()),
             None => match id {
-                Some(EntryId::TopUp(currency, number)) => {
+                Some(EntryId::TopUp(currency, number))
+                    if book.head.account(currency).has_top_up(number) =>
+                {
                     shelf(&TopUpId { payer: *payer, currency, number })?.map(Entry::TopUp)
                 }
                 _ => None,

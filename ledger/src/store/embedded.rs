@@ -203,7 +203,7 @@ async fn lock(path: &Path) -> Result<Database, OpenError> {
     let mut waited = Duration::ZERO;
     loop {
         let owned: PathBuf = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Database::create(owned)).await;
+        let opened = tokio::task::spawn_blocking(move || create(&owned)).await;
         let reason = match opened {
             Ok(Ok(db)) => return Ok(db),
             Ok(Err(DatabaseError::DatabaseAlreadyOpen)) if waited < LOCK_WAIT => {
@@ -219,6 +219,16 @@ async fn lock(path: &Path) -> Result<Database, OpenError> {
         };
         return Err(OpenError::File { path: path.display().to_string(), reason });
     }
+}
+
+/// Opens the file, or makes one that only its owner can read: the PaymentMethods in it can spend.
+fn create(path: &Path) -> Result<Database, DatabaseError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    drop(options.open(path).map_err(redb::StorageError::Io)?);
+    Database::create(path)
 }
 
 /// Makes the tables, and reads the first record if there is one.

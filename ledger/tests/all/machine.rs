@@ -144,9 +144,31 @@ fn one_top_up_is_open_and_only_the_next_number_opens() {
         (open(1, None), Outcome::Joined { number: 1 }),
         (observe(1, 0, five), Outcome::Observed { difference: five }),
         (open(2, Some(five)), Outcome::NotNeeded),
-        (open(1, None), Outcome::Stale { number: 2 }),
-        (open(2, None), Outcome::Opened),
+        (open(1, Some(usd!("6").micros())), Outcome::Stale { number: 2 }),
+        (open(2, Some(usd!("6").micros())), Outcome::Opened),
     ]);
+}
+
+#[test]
+fn a_charge_that_is_only_a_proof_is_not_repeated_for_a_known_card() {
+    let five = usd!("5").micros();
+    let mut steps = funded(five);
+    steps.push((open(2, None), Outcome::NotNeeded));
+    steps.push((Command::RevokeCredentials, Outcome::Revoked { generation: 2 }));
+    steps.push((open(2, None), Outcome::Opened));
+    run(steps);
+}
+
+#[test]
+fn a_later_observation_does_not_bring_back_a_card_that_was_forgotten() {
+    let five = usd!("5").micros();
+    let mut steps = funded(five);
+    steps.push((Command::RevokeCredentials, Outcome::Revoked { generation: 2 }));
+    steps.push((
+        observe(1, 1, usd!("6").micros()),
+        Outcome::Observed { difference: usd!("1").micros() },
+    ));
+    assert!(run(steps).head().known.is_empty());
 }
 
 #[test]

@@ -229,7 +229,7 @@ async fn intents_are_listed_page_by_page() {
     let first = json!({"data": [named("pi_3"), named("pi_2")], "has_more": true});
     let second = json!({"data": [named("pi_1")], "has_more": false});
     let script = Script::play([reply(200, &first), Reply::Reset, reply(200, &second)]).await;
-    let found = script.stripe().intents_since("cus_1", 1_700_000_000).await.unwrap();
+    let found = script.stripe().intents_since(Some("cus_1"), 1_700_000_000).await.unwrap();
     let ids: Vec<_> = found.iter().map(|intent| intent.id.as_str()).collect();
     assert_eq!(ids, ["pi_3", "pi_2", "pi_1"]);
     let seen = script.seen();
@@ -249,14 +249,14 @@ async fn a_list_that_cannot_be_read_whole_is_an_error() {
     let page = |intent: Value| reply(200, &json!({"data": [intent], "has_more": false}));
 
     let script = Script::play([page(foreign)]).await;
-    assert_eq!(script.stripe().intents_since("cus_1", 0).await, Ok(vec![]));
+    assert_eq!(script.stripe().intents_since(Some("cus_1"), 0).await, Ok(vec![]));
     let script = Script::play([page(ours)]).await;
-    let found = script.stripe().intents_since("cus_1", 0).await;
+    let found = script.stripe().intents_since(Some("cus_1"), 0).await;
     assert_eq!(found, Err(LookUpError::Unavailable));
     let script = Script::play([reply(200, &json!({"data": [], "has_more": true}))]).await;
-    let found = script.stripe().intents_since("cus_1", 0).await;
+    let found = script.stripe().intents_since(Some("cus_1"), 0).await;
     assert_eq!(found, Err(LookUpError::Unavailable));
     let script = Script::play([error(400, &missing("customer"))]).await;
-    let found = script.stripe().intents_since("cus_1", 0).await;
+    let found = script.stripe().intents_since(Some("cus_1"), 0).await;
     assert_eq!(found, Err(LookUpError::NotFound));
 }

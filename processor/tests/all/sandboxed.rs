@@ -174,7 +174,7 @@ async fn a_card_that_wants_its_holder_takes_nothing() {
     let charge = world.charge(1, &customer, &card).await;
     assert_eq!(charge, Charge::AuthenticationRequired);
     assert_eq!(world.sandbox.charges(), []);
-    for intent in world.stripe.intents_since(&customer, 0).await.unwrap() {
+    for intent in world.stripe.intents_since(Some(&customer), 0).await.unwrap() {
         assert!(
             matches!(intent.status, IntentStatus::RequiresPaymentMethod | IntentStatus::Canceled),
             "{intent:?} could still succeed"
@@ -313,7 +313,7 @@ async fn a_customers_intents_tell_which_top_ups_were_charged() {
     let declining = world.card(DECLINES).await;
     world.charge(2, &customer, &declining).await;
 
-    let intents = world.stripe.intents_since(&customer, 0).await.unwrap();
+    let intents = world.stripe.intents_since(Some(&customer), 0).await.unwrap();
     let of = |number| intents.iter().find(|intent| intent.top_up == Some(id(number))).unwrap();
     assert_eq!(intents.len(), 2);
     assert_eq!(of(1).status, IntentStatus::Succeeded);
@@ -324,7 +324,7 @@ async fn a_customers_intents_tell_which_top_ups_were_charged() {
     assert_eq!(world.stripe.intent("pi_of_nobody").await, Err(LookUpError::NotFound));
 
     let far = i64::from(u32::MAX);
-    assert_eq!(world.stripe.intents_since(&customer, far).await, Ok(vec![]));
+    assert_eq!(world.stripe.intents_since(Some(&customer), far).await, Ok(vec![]));
 }
 
 #[tokio::test]

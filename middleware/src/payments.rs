@@ -294,7 +294,9 @@ impl fmt::Debug for Builder {
 }
 
 /// Why payments could not be opened; the operator acts.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its Debug is its Display, so that a `main` that returns it prints a sentence.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// There is no usable secret.
@@ -306,6 +308,12 @@ pub enum OpenError {
     /// The ledger was opened and does not answer.
     #[error(transparent)]
     Store(#[from] farebox_ledger::StoreError),
+}
+
+impl fmt::Debug for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Some tasks about money have not ended in time. Their top-ups stay open in the ledger.

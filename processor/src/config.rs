@@ -42,7 +42,9 @@ impl std::fmt::Display for Mode {
 
 /// Why a configuration was refused: the operator must act, and trying again cannot help. No
 /// message contains a key.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+///
+/// Its Debug is its Display, so that a `main` that returns it prints a sentence.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// An environment variable is missing, empty or not text.
@@ -66,6 +68,12 @@ pub enum ConfigError {
     /// The HTTP client could not be built: the system has no usable TLS roots.
     #[error("the HTTP client: {0}")]
     Client(String),
+}
+
+impl std::fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 /// Checks both keys and tells whether they are live ones.

@@ -16,7 +16,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use farebox_middleware::{Payer, Payments, Stripe, usd};
 use farebox_sandbox::Sandbox;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What costs what. A request that fails costs nothing.
 fn app(payments: &Payments) -> Router {
@@ -58,8 +58,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listen = variable("FAREBOX_LISTEN", "127.0.0.1:4020");
     let listener = tokio::net::TcpListener::bind(listen).await?;
+    let stopped = stopped(signal(SignalKind::terminate())?);
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app(&payments)).with_graceful_shutdown(stop()).await?;
+    axum::serve(listener, app(&payments)).with_graceful_shutdown(stopped).await?;
 
     payments.close().await?; // finishes open top-ups
     if let Some(sandbox) = sandbox {
@@ -90,8 +91,7 @@ fn variable(name: &str, default: &str) -> String {
 }
 
 /// Ctrl-C or SIGTERM.
-async fn stop() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+async fn stopped(mut terminate: Signal) {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}

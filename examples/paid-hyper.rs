@@ -40,9 +40,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listen = std::env::var("FAREBOX_LISTEN").unwrap_or("127.0.0.1:4021".to_owned());
     let listener = tokio::net::TcpListener::bind(listen).await?;
-    println!("listening on http://{}", listener.local_addr()?);
     let connections = GracefulShutdown::new();
     let mut terminate = signal(SignalKind::terminate())?;
+    println!("listening on http://{}", listener.local_addr()?);
     loop {
         let (io, _) = tokio::select! {
             accepted = listener.accept() => accepted?,

@@ -42,6 +42,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Fault> {
         builder = builder.seed(seed);
     }
     let sandbox = builder.start(options.listen).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let variables = [
         ("STRIPE_API_BASE", sandbox.url()),
         ("STRIPE_SECRET_KEY", sandbox.secret_key()),
@@ -61,7 +62,6 @@ pub(crate) async fn run(options: Options) -> Result<(), Fault> {
             println!("  {number}  {effect}");
         }
     }
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         stopped = tokio::signal::ctrl_c() => stopped?,
         _ = terminate.recv() => {}

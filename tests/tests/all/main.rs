@@ -1,0 +1,23 @@
+//! Whole-system tests: a provider over HTTP, cards at a sandbox of Stripe, and programs that pay.
+//!
+//! Every module holds one property of the whole. Long runs: `FAREBOX_KILLS` is how often the
+//! crash test kills the server, `FAREBOX_SEED` repeats one of its runs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod agents;
+mod chaos;
+mod crash;
+mod credit;
+mod dropped;
+mod first_requests;
+mod hostile;
+mod identity;
+mod outages;
+mod outcomes;
+mod paths;
+mod pending;
+mod refused;
+mod start_up;
+mod support;
+mod workspace;

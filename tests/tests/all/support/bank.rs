@@ -1,0 +1,120 @@
+//! Stripe on loopback, and the cards that it knows.
+
+use std::time::Duration;
+
+use farebox_middleware::Stripe;
+use farebox_sandbox::{ChargeRecord, Sandbox};
+
+/// A sandbox of Stripe, with what tests ask of it.
+pub(crate) struct Bank {
+    sandbox: Sandbox,
+    http: reqwest::Client,
+}
+
+/// The number of the n-th card that always pays.
+pub(crate) fn card(n: u32) -> String {
+    let digits = format!("424242{n:09}");
+    let sum: u32 = digits
+        .bytes()
+        .rev()
+        .enumerate()
+        .map(|(at, byte)| {
+            let digit = u32::from(byte - b'0');
+            let doubled = if at % 2 == 0 { digit * 2 } else { digit };
+            if doubled > 9 { doubled - 9 } else { doubled }
+        })
+        .sum();
+    format!("{digits}{}", (10 - sum % 10) % 10)
+}
+
+impl Bank {
+    pub(crate) async fn open() -> Bank {
+        Bank::slow(Duration::ZERO).await
+    }
+
+    /// A bank whose answers come this much later than their effect.
+    pub(crate) async fn slow(latency: Duration) -> Bank {
+        let sandbox = Sandbox::builder().latency(latency);
+        let sandbox = sandbox.start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        Bank { sandbox, http: reqwest::Client::builder().no_proxy().build().unwrap() }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.sandbox.url()
+    }
+
+    /// What makes a program use this bank.
+    pub(crate) fn environment(&self) -> [(&'static str, String); 3] {
+        [
+            ("STRIPE_SECRET_KEY", self.sandbox.secret_key().to_owned()),
+            ("STRIPE_PUBLISHABLE_KEY", self.sandbox.publishable_key().to_owned()),
+            ("STRIPE_API_BASE", self.url().to_owned()),
+        ]
+    }
+
+    pub(crate) fn stripe(&self) -> Stripe {
+        self.stripe_at(self.url())
+    }
+
+    /// Stripe as it is reached through something at `url`.
+    pub(crate) fn stripe_at(&self, url: &str) -> Stripe {
+        let stripe = Stripe::new(self.sandbox.secret_key(), self.sandbox.publishable_key());
+        stripe.unwrap().base_url(url).unwrap()
+    }
+
+    /// A new PaymentMethod of a card, whose owner typed the security code.
+    pub(crate) async fn method(&self, number: &str) -> String {
+        tokenize(&self.http, self.url(), self.sandbox.publishable_key(), number, true).await
+    }
+
+    /// A new PaymentMethod of a card, made by somebody who knows its number only.
+    pub(crate) async fn method_without_code(&self, number: &str) -> String {
+        tokenize(&self.http, self.url(), self.sandbox.publishable_key(), number, false).await
+    }
+
+    /// A new PaymentMethod, made at any bank.
+    pub(crate) async fn method_at(url: &str, publishable_key: &str, number: &str) -> String {
+        tokenize(&reqwest::Client::new(), url, publishable_key, number, true).await
+    }
+
+    pub(crate) fn charges(&self) -> Vec<ChargeRecord> {
+        self.sandbox.charges()
+    }
+
+    /// All that was taken from cards, in units.
+    pub(crate) fn charged(&self) -> i64 {
+        self.charges().iter().map(|charge| charge.amount * 100).sum()
+    }
+
+    /// How often somebody asked for a charge.
+    pub(crate) fn charge_calls(&self) -> usize {
+        self.calls("POST", "/v1/payment_intents")
+    }
+
+    pub(crate) fn calls(&self, method: &str, path: &str) -> usize {
+        let calls = self.sandbox.calls();
+        calls.iter().filter(|call| call.method == method && call.path == path).count()
+    }
+}
+
+async fn tokenize(
+    http: &reqwest::Client,
+    url: &str,
+    key: &str,
+    number: &str,
+    with_code: bool,
+) -> String {
+    let code = if with_code { "&card[cvc]=123" } else { "" };
+    let form =
+        format!("type=card&card[number]={number}&card[exp_month]=12&card[exp_year]=34{code}");
+    let answer = http
+        .post(format!("{url}/v1/payment_methods"))
+        .bearer_auth(key)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form)
+        .send()
+        .await
+        .unwrap();
+    let json: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    json["id"].as_str().unwrap_or_else(|| panic!("no card: {json}")).to_owned()
+}

@@ -11,6 +11,33 @@ use crate::quote::Quote;
 use crate::service::PaymentService;
 
 /// Puts a price in front of a service. Made by [`Payments::price`] and [`Payments::priced_by`].
+///
+/// It fits an axum method router (`route_layer`, the best place), a whole router and any other
+/// tower service whose request and answer are HTTP:
+///
+/// ```
+/// use axum::{Router, body::Body, http::{Request, request::Parts}, routing::get};
+/// use farebox_middleware::{Payments, Price, usd};
+/// use tower::ServiceExt as _;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let payments = Payments::for_tests();
+/// let price = |parts: &Parts| match parts.uri.path() {
+///     "/health" => Price::Free,
+///     _ => usd!("0.002").into(), // what nobody thought of is not free
+/// };
+/// let app = Router::new()
+///     .route("/health", get(|| async { "well" }))
+///     .layer(payments.priced_by(price).charge_if(|status| status.is_success()));
+///
+/// for (path, status) in [("/health", 200), ("/Health", 402), ("/else", 402)] {
+///     let answer = app.clone().oneshot(Request::get(path).body(Body::empty())?).await?;
+///     assert_eq!(answer.status(), status, "{path}");
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct PaymentLayer<P> {
     pub(crate) terms: Arc<Terms<P>>,
 }

@@ -11,8 +11,12 @@ use farebox_client::{Agent, Card, PaymentErrorExt as _, Policy, Receipt, usd};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let urls: Vec<reqwest::Url> =
-        std::env::args().skip(1).map(|url| url.parse()).collect::<Result<_, _>>()?;
+    let urls: Result<Vec<reqwest::Url>, _> =
+        std::env::args().skip(1).map(|url| url.parse()).collect();
+    let urls = urls.ok().filter(|urls| !urls.is_empty()).unwrap_or_else(|| {
+        eprintln!("usage: agent URL...\n  FAREBOX_CARD=number:mm:yy:cvc pays");
+        std::process::exit(2)
+    });
     let mut policy =
         Policy::new().per_request(usd!("0.10")).per_top_up(usd!("5")).per_day(usd!("20"));
     for url in &urls {

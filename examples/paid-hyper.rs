@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let payments = Payments::builder(Stripe::from_env()?).ledger("memory:").open().await?;
     let service = tower::ServiceBuilder::new().layer(payments.priced_by(price)).service_fn(handle);
 
-    let listen = std::env::var("FAREBOX_LISTEN").unwrap_or("127.0.0.1:4021".to_owned());
+    let listen = std::env::var("FAREBOX_LISTEN").unwrap_or("127.0.0.1:4022".to_owned());
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let connections = GracefulShutdown::new();
     let mut terminate = signal(SignalKind::terminate())?;

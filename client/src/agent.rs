@@ -152,6 +152,21 @@ impl Agent {
         }
         Ok(written_off)
     }
+
+    /// Forgets the publishable key that the origin of `url` was first paid under, after its
+    /// provider said elsewhere that it rolled its keys: another key means another Stripe account,
+    /// perhaps not the provider's.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when `url` is not one, or when the state file cannot be written.
+    pub fn forget_key(&self, url: &str) -> Result<(), ConfigError> {
+        let url = Url::parse(url).map_err(|_| ConfigError::Url)?;
+        let origin = Origin::of(&url).ok_or(ConfigError::Url)?;
+        self.state.books().forget_key(&origin);
+        self.state.write()?;
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Agent {

@@ -24,8 +24,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) enum Verdict {
     /// It was accepted; this is what the server says about it.
     Accepted(PaymentResponse),
-    /// The server says with this code that it took nothing.
-    Refused(ErrorCode),
+    /// The server says with this code that it took nothing; perhaps of this top-up, which ended.
+    Refused(ErrorCode, Option<TopUpId>),
     /// The server asks to be paid, and does not say that it took nothing.
     AskedAgain,
     /// The charge goes on at the server.
@@ -88,7 +88,7 @@ fn judge(
     match code {
         Some(code) if code.status() != status => Verdict::Unknown,
         Some(ErrorCode::PaymentPending) => Verdict::Pending(top_up_id),
-        Some(code) if took_nothing(code) && !moved => Verdict::Refused(code),
+        Some(code) if took_nothing(code) && !moved => Verdict::Refused(code, top_up_id),
         // What a v1 server says to everything, a charge that it lost included.
         Some(ErrorCode::PaymentFailed) => Verdict::Unknown,
         Some(_) | None if asked => Verdict::AskedAgain,

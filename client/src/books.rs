@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use farebox_policy::{Hold, Usage};
-use farebox_protocol::{ClientId, Currency, Money, Offer, PaymentMethodId, TopUpId, Units};
+use farebox_protocol::{ClientId, Currency, Micros, Money, Offer, PaymentMethodId, TopUpId, Units};
 use serde::{Deserialize, Serialize};
 
 use crate::origin::Origin;
@@ -47,6 +47,10 @@ pub(crate) struct Known {
 pub(crate) struct Unresolved {
     pub(crate) payment_method: PaymentMethodId,
     pub(crate) hold: Hold,
+    /// What the hold still pays for: its amount less the prices that it was sent for. Beyond it, a
+    /// repeat may be a second top-up.
+    #[serde(default)]
+    pub(crate) covers: Micros,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) top_up_id: Option<TopUpId>,
     /// The server answered it by asking to be paid.
@@ -128,9 +132,26 @@ impl Books {
         self.usage = self.usage.release(hold);
     }
 
+    /// Forgets the publishable key of `origin`.
+    pub(crate) fn forget_key(&mut self, origin: &Origin) {
+        if let Some(known) = self.origins.get_mut(origin.key()) {
+            known.publishable_key = None;
+        }
+    }
+
     /// Ends the unresolved payment of `origin`, whose money counts as spent.
     pub(crate) fn write_off(&mut self, origin: &Origin) -> Option<Money> {
         self.resolve(origin).map(|unresolved| unresolved.hold.amount())
+    }
+}
+
+impl Unresolved {
+    /// What the hold covers after a repeat of this price; `None` if that is more than it covers.
+    pub(crate) fn covers_after(&self, price: Money) -> Option<Micros> {
+        if self.hold.amount().currency() != price.currency() {
+            return None;
+        }
+        self.covers.checked_sub(price.micros()).filter(|left| *left >= Micros::ZERO)
     }
 }
 
@@ -157,6 +178,7 @@ mod tests {
         Unresolved {
             payment_method: "pm_1".parse().unwrap(),
             hold: Request::new("host", 443, usd!("0")).top_up(usd!("5")).hold(0).unwrap(),
+            covers: usd!("5").micros(),
             top_up_id: None,
             asked_again: false,
         }

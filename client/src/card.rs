@@ -8,6 +8,7 @@
 //! assert!("4242424242424242".parse::<Card>().is_err());
 //! ```
 
+use std::fmt;
 use std::str::FromStr;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -26,7 +27,9 @@ pub struct Card {
 }
 
 /// Why a text is not a card. It never repeats the text.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+///
+/// Its Debug is its Display, so that a `main` that returns it prints a sentence.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CardError {
     /// The environment variable is not set, or not text.
@@ -44,6 +47,12 @@ pub enum CardError {
     /// The code is not three or four digits.
     #[error("a cvc is three or four digits")]
     Cvc,
+}
+
+impl fmt::Debug for CardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Card {

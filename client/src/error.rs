@@ -95,7 +95,10 @@ pub enum Reason {
     #[error("the publishable key of the offer is malformed")]
     PublishableKey,
     /// The publishable key is not the one that this origin used before.
-    #[error("the publishable key of this origin has changed")]
+    #[error(
+        "the publishable key of this origin has changed; if its provider says so elsewhere, \
+         `Agent::forget_key` accepts another one"
+    )]
     PublishableKeyChanged,
     /// The server offers nothing that can be paid.
     #[error("the server offers nothing that can be paid")]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use farebox_policy::{Decision, Hold, Policy, Request as Asked, decide};
 use farebox_protocol::header::PAYMENT;
-use farebox_protocol::{ErrorCode, Money, Offer, Payment, PaymentResponse};
+use farebox_protocol::{ErrorCode, Micros, Money, Offer, Payment, PaymentResponse, TopUpId};
 use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
@@ -71,6 +71,13 @@ struct Opened {
     fresh: bool,
     /// The hold is for this send alone, so an answer to it decides about the hold.
     own_hold: bool,
+}
+
+impl Opened {
+    /// Whether a refusal names the top-up that this payment went on with: it ended without money.
+    fn is_about(&self, top_up: Option<TopUpId>) -> bool {
+        top_up.is_some() && top_up == self.unresolved.top_up_id
+    }
 }
 
 #[async_trait]
@@ -293,6 +300,7 @@ impl PaymentMiddleware {
         let unresolved = Unresolved {
             payment_method,
             hold: held.hold.clone(),
+            covers: rest(&held.hold, price),
             top_up_id: None,
             asked_again: false,
         };
@@ -300,9 +308,10 @@ impl PaymentMiddleware {
         Ok(Opened { unresolved, price, fresh: true, own_hold: true })
     }
 
-    /// The unresolved payment of this origin once more. A server that is known to join repeats
-    /// charges nothing twice, so its hold is enough. A v1 server may charge again: that is held
-    /// again, and never within the call that made the payment.
+    /// The unresolved payment of this origin once more. Under the name of its top-up it charges
+    /// nothing again. Without one, a server that is known to join repeats charges again only for
+    /// more than the first top-up paid for; a v1 server may always. Whatever may be charged again
+    /// is held again, and never within the call that made the payment.
     async fn resume(
         &self,
         visit: &Visit<'_>,
@@ -315,10 +324,17 @@ impl PaymentMiddleware {
         }
         let price = quote.price;
         debug!(origin = visit.origin.key(), "going on with an unresolved payment");
-        if known.extended || unresolved.top_up_id.is_some() {
+        if unresolved.top_up_id.is_some() {
             return Ok(Opened { unresolved, price, fresh: false, own_hold: false });
         }
-        if unresolved.asked_again {
+        if known.extended
+            && let Some(covers) = unresolved.covers_after(price)
+        {
+            self.amend(visit, |unresolved| unresolved.covers = covers);
+            self.state.save().await.map_err(PaymentError::State)?;
+            return Ok(Opened { unresolved, price, fresh: false, own_hold: false });
+        }
+        if unresolved.asked_again && !known.extended {
             return Err(visit.call.end(Ended::PaidButRefused).into());
         }
         if visit.call.paid() {
@@ -326,6 +342,7 @@ impl PaymentMiddleware {
         }
         let held = self.hold(visit, price, unresolved.hold.amount())?;
         unresolved.hold = held.hold.clone();
+        unresolved.covers = rest(&held.hold, price);
         self.journal(visit, held, &unresolved, None).await?;
         Ok(Opened { unresolved, price, fresh: false, own_hold: true })
     }
@@ -339,14 +356,17 @@ impl PaymentMiddleware {
         verdict: Verdict,
     ) -> Result<Response, PaymentError> {
         let origin = visit.origin.key();
+        visit.gate.set_sent(); // also whoever began after the payment was sent looks again
         match verdict {
             Verdict::Accepted(told) => {
                 self.accept(visit, &opened, &mut response, &told);
                 self.keep().await;
                 Ok(response)
             }
-            Verdict::Refused(code) if opened.fresh || ends_top_up(code) => {
-                self.refuse(visit, &opened, code);
+            Verdict::Refused(code, about)
+                if opened.fresh || ends_top_up(code) || opened.is_about(about) =>
+            {
+                self.refuse(visit, &opened, code, about);
                 self.keep().await;
                 Err(visit.call.end(Ended::Declined(code)))
             }
@@ -373,7 +393,7 @@ impl PaymentMiddleware {
                 Ok(response)
             }
             // A refusal of the repeat says nothing about the payment that it repeats.
-            Verdict::Refused(_) | Verdict::Unknown => {
+            Verdict::Refused(..) | Verdict::Unknown => {
                 warn!(origin, "the outcome of a payment is unknown");
                 Err(PaymentError::Unknown)
             }
@@ -409,19 +429,21 @@ impl PaymentMiddleware {
         response.extensions_mut().insert(receipt);
     }
 
-    fn refuse(&self, visit: &Visit<'_>, opened: &Opened, code: ErrorCode) {
+    fn refuse(&self, visit: &Visit<'_>, opened: &Opened, code: ErrorCode, about: Option<TopUpId>) {
         let refused_card =
             matches!(code, ErrorCode::CardDeclined | ErrorCode::AuthenticationRequired);
         let mut books = self.state.books();
         books.resolve(&visit.origin);
         // A repeat that was refused otherwise leaves open what became of the first payment.
-        if opened.own_hold || refused_card {
+        if opened.own_hold || refused_card || opened.is_about(about) {
             books.release(&opened.unresolved.hold);
         }
         if let (ErrorCode::PriceAboveMaximum, Some(known)) = (code, books.entry(&visit.origin)) {
             known.forget_price(&visit.route);
         }
-        visit.gate.set_refused(code);
+        if refused_card {
+            visit.gate.set_refused(code);
+        }
     }
 
     /// The answer to a payment from credit.
@@ -553,6 +575,11 @@ impl Drop for Held<'_> {
             self.state.books().release(&self.hold);
         }
     }
+}
+
+/// What a hold pays for beyond a price.
+fn rest(hold: &Hold, price: Money) -> Micros {
+    hold.amount().micros().checked_sub(price.micros()).unwrap_or_default()
 }
 
 fn same_key(known: &Glimpse, offer: &Offer) -> Result<(), Reason> {

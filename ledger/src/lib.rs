@@ -10,7 +10,7 @@
 //! - [`machine`]: [`Command`], [`Outcome`] and [`transition`]
 //! - [`store`]: the [`Store`] contract, and [`Ledger`], the store chosen at run time
 //! - [`clock`]: time, injected
-//! - `conformance` (feature `test-util`): the suite that every store must pass
+//! - `conformance` (feature of that name): the suite that every store must pass
 //!
 //! # Example
 //!
@@ -39,7 +39,7 @@
 
 pub mod book;
 pub mod clock;
-#[cfg(feature = "test-util")]
+#[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod machine;
 pub mod store;

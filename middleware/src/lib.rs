@@ -53,6 +53,7 @@ mod top_up;
 mod who;
 
 pub use account::AccountService;
+pub use farebox_ledger::StoreError;
 pub use farebox_processor::Stripe;
 pub use farebox_protocol::{Currency, Micros, Money, PayerId, usd};
 pub use layer::PaymentLayer;

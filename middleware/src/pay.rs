@@ -103,6 +103,8 @@ struct Purchase<'a> {
     /// What came of the card.
     charged: Option<Credited>,
     declined: Option<Refusal>,
+    /// Whether the top-up that the payment named was waited for.
+    resumed: bool,
     verified: Option<Verification>,
 }
 
@@ -135,6 +137,7 @@ impl<'a> Purchase<'a> {
             client_id,
             charged,
             declined,
+            resumed: false,
             verified,
         })
     }
@@ -160,10 +163,12 @@ impl<'a> Purchase<'a> {
             return Ok(());
         }
         let head = self.load(self.payer).await?;
-        let low = head.account(self.quote.currency).available < self.needed();
-        if low
+        let available = head.account(self.quote.currency).available;
+        let covered = available >= self.quote.price;
+        let within = if covered { MIN_CREDIT_WITHIN } else { ANSWER_WITHIN };
+        if available < self.needed()
             && head.accepts(&self.proof)
-            && let Err(refusal) = self.fund(MIN_CREDIT_WITHIN).await
+            && let Err(refusal) = self.fund(within).await
         {
             self.declined = Some(refusal);
         }
@@ -184,7 +189,10 @@ impl<'a> Purchase<'a> {
             return Err(ErrorCode::InsufficientCredits.into()); // others spent it
         }
         if let Some(id) = self.payment.top_up_id {
-            return self.resume(id).await;
+            return match self.resumed {
+                true => Err(ErrorCode::InsufficientCredits.into()),
+                false => self.resume(id).await,
+            };
         }
         let account = self.load(self.payer).await?.account(self.quote.currency);
         if self.payment.payment_method_id.is_some() {
@@ -209,7 +217,12 @@ impl<'a> Purchase<'a> {
         if id.payer != self.payer || id.currency != self.quote.currency {
             return Err(ErrorCode::InvalidPayment.into());
         }
-        self.charged = self.shared.resume(id).await.map_err(|failed| failed.refusal)?;
+        let credited = self.shared.resume(id).await.map_err(|failed| failed.refusal)?;
+        self.resumed = true;
+        // What another card paid is no proof of this one.
+        let method = self.payment.payment_method_id.clone();
+        let proven = matches!(self.proof, Proof::Credential { .. });
+        self.charged = credited.filter(|c| proven || Some(&c.method) == method.as_ref());
         Ok(())
     }
 
@@ -220,6 +233,9 @@ impl<'a> Purchase<'a> {
             (self.payer, self.proof) = (payer, Proof::Method(card.method.clone()));
             (self.card, self.client_id) = (Some(card), None);
             return Ok(());
+        }
+        if let (Some(id), false) = (self.payment.top_up_id, self.resumed) {
+            return self.resume(id).await;
         }
         let head = self.load(self.payer).await?;
         let available = head.account(self.quote.currency).available;
@@ -268,7 +284,7 @@ impl<'a> Purchase<'a> {
             Ok(credited) => self.charged = credited.filter(|credited| credited.method == method),
             // Another card failed, in a top-up that was joined. This one was not tried.
             Err(Failed { method: Some(failed), .. }) if failed != method => {}
-            Err(failed) => return Err(failed.refusal),
+            Err(failed) => return Err(failed.refusal.to_stranger()),
         }
         Ok(())
     }

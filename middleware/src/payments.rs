@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use farebox_ledger::clock::{Clock, SystemClock};
-use farebox_ledger::{FirstRecord, Head, Ledger, ReservationId, Store as _};
+use farebox_ledger::{Command, FirstRecord, Head, Ledger, ReservationId, Store as _, StoreError};
 use farebox_processor::Stripe;
 use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Micros, Money, PayerId};
 use tokio::runtime::Handle;
@@ -102,6 +102,16 @@ impl Payments {
     /// `nest_service("/account", payments.account_routes())`.
     pub fn account_routes(&self) -> AccountService {
         AccountService { shared: self.shared.clone() }
+    }
+
+    /// Revokes every credential of a payer, and forgets which cards may spend without one: for a
+    /// credential that leaked. The payer's credit stays, and its card still leads to it.
+    ///
+    /// # Errors
+    ///
+    /// The ledger's: it is unknown whether they are revoked, so try again.
+    pub async fn revoke(&self, payer: &PayerId) -> Result<(), StoreError> {
+        self.shared.ledger.apply(payer, &Command::RevokeCredentials).await.map(drop)
     }
 
     /// Waits until tasks about money have ended: call it after the server has drained. A top-up

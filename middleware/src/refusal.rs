@@ -15,7 +15,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
-    /// The top-up that was opened or gone on with.
+    /// The top-up that it is about, if the client may know it: it is pending, or the client named it.
     pub(crate) top_up: Option<TopUpId>,
 }
 
@@ -28,6 +28,12 @@ impl From<ErrorCode> for Refusal {
 impl Refusal {
     pub(crate) fn about(code: ErrorCode, top_up: TopUpId) -> Refusal {
         Refusal { code, top_up: Some(top_up) }
+    }
+
+    /// The same refusal of a client that did not name the top-up: whoever only shows a card must
+    /// not learn whose it is.
+    pub(crate) fn to_stranger(self) -> Refusal {
+        Refusal { top_up: self.pending(), ..self }
     }
 
     /// The top-up whose outcome is not known yet.
@@ -58,10 +64,8 @@ impl Refusal {
         let header = offer.as_deref().map(header::encode_json);
         let body = match (self.code, offer) {
             (ErrorCode::PaymentRequired | ErrorCode::InsufficientCredits, Some(json)) => json,
-            _ => {
-                PaymentResponse { top_up_id: self.pending(), ..PaymentResponse::refused(self.code) }
-                    .to_json()
-            }
+            _ => PaymentResponse { top_up_id: self.top_up, ..PaymentResponse::refused(self.code) }
+                .to_json(),
         };
         let mut response = json(status, body);
         let headers = response.headers_mut();

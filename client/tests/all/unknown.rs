@@ -7,8 +7,8 @@ use farebox_protocol::{ErrorCode, PayerId, PaymentResponse, TopUpId};
 use http::StatusCode;
 
 use crate::support::{
-    Reply, Seen, Server, agent, answer, answering, client, failure, held, offer, policy, refused,
-    served, tokenizer, told,
+    Honest, Reply, Seen, Server, agent, answer, answering, client, failure, held, offer, policy,
+    refused, served, tokenizer, told,
 };
 
 fn top_up_id() -> TopUpId {
@@ -105,6 +105,56 @@ async fn an_outage_while_a_charge_is_pending_says_nothing_about_the_charge() {
     }
     http.get(server.url("/joke")).send().await.unwrap();
     assert_eq!(server.cards(), ["pm_1"; 4]);
+}
+
+#[tokio::test]
+async fn a_refusal_that_names_the_pending_top_up_ends_it_and_returns_its_hold() {
+    let payments = AtomicUsize::new(0);
+    let server = answering(move |_| match payments.fetch_add(1, Ordering::SeqCst) {
+        0 => pending(),
+        1 => {
+            let mut body = PaymentResponse::refused(ErrorCode::ProcessorUnavailable);
+            body.top_up_id = Some(top_up_id());
+            let body = String::from_utf8(body.to_json()).unwrap();
+            answer(StatusCode::SERVICE_UNAVAILABLE, &body)
+        }
+        _ => served(StatusCode::OK, &told(Some("ch_1"), Some(100), 49_900)),
+    })
+    .await;
+    let stripe = tokenizer().await;
+    let agent = agent(policy(), &stripe);
+    let http = client(&agent);
+    assert!(http.get(server.url("/joke")).send().await.is_err());
+    let result = http.get(server.url("/joke")).send().await;
+    let code = ErrorCode::ProcessorUnavailable;
+    assert!(matches!(failure(&result), PaymentError::Declined(c) if *c == code), "{result:?}");
+    assert_eq!(held(&agent), usd!("0"));
+    http.get(server.url("/joke")).send().await.unwrap();
+    assert_eq!(server.cards(), ["pm_1", "pm_1", "pm_2"]);
+}
+
+/// A repeat of a payment whose answer was lost is a second charge where the first one was spent.
+#[tokio::test]
+async fn an_honest_server_that_loses_its_answers_takes_no_more_than_the_day_allows() {
+    let provider = Honest::new(50_000);
+    let script = Arc::clone(&provider);
+    let server = Server::start(move |seen: &Seen| {
+        let response = script.answer(seen);
+        match seen.card() {
+            Some(_) => answer(StatusCode::BAD_GATEWAY, "lost"),
+            None => response,
+        }
+    })
+    .await;
+    let stripe = tokenizer().await;
+    let agent = agent(policy().per_request(usd!("5")).per_day(usd!("20")), &stripe);
+    let http = client(&agent);
+    for _ in 0..12 {
+        assert!(http.get(server.url("/novel")).send().await.is_err());
+        let charged = 5_000_000 * i64::try_from(provider.charges()).unwrap();
+        assert!(charged <= held(&agent).micros().get(), "{charged} is more than is held");
+    }
+    assert_eq!((provider.charges(), held(&agent)), (4, usd!("20")));
 }
 
 #[tokio::test]

@@ -125,8 +125,32 @@ async fn a_top_up_that_was_refused_stays_refused() {
     let top_up_id = Some(TopUpId { number: first.number + 1, ..first });
     let refused = provider.joke(&Payment { top_up_id, ..payment.clone() }).await;
     assert_eq!(refused.code(), Some(ErrorCode::CardDeclined), "{refused:?}");
+    assert_eq!(refused.refusal().top_up_id, top_up_id, "so the client knows that it has ended");
     assert_eq!(bank.charges().len(), 1);
     // Without the id the same payment opens a new one, which succeeds.
     assert!(provider.joke(&payment).await.is_served());
     assert_eq!(bank.charges().len(), 2);
+}
+
+/// Who shows a card without its code pays with it to prove that it is theirs. While that charge
+/// hangs, going on with it is no new question.
+#[tokio::test]
+async fn a_charge_that_proves_a_card_is_gone_on_with_while_it_hangs() {
+    let bank = Bank::open().await;
+    let gate = Gate::open(&bank).await;
+    let provider = Provider::with(bank.stripe_at(&gate.url), Books::Memory).await;
+    assert!(provider.joke(&by_card(&bank.method(&card(1)).await)).await.is_served());
+    let bare = by_card(&bank.method_without_code(&card(1)).await);
+    gate.set(Fault::HoldAnswer);
+    let id = assert_pending("proof", &provider.joke(&bare).await);
+    let asked = bank.calls("POST", "/v1/setup_intents");
+
+    let resumed = Payment { top_up_id: Some(id), ..bare };
+    let (served, ()) = tokio::join!(provider.joke(&resumed), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        gate.set(Fault::None);
+    });
+    assert!(served.is_served(), "{served:?}");
+    assert_eq!(served.receipt().top_up_id, Some(id));
+    assert_eq!((bank.charges().len(), bank.calls("POST", "/v1/setup_intents")), (2, asked));
 }

@@ -2,8 +2,49 @@
 
 use serde_json::{Value, json};
 
+use crate::api::Context;
 use crate::error::{ApiError, ApiResult};
 use crate::form::Params;
+use crate::payment_methods::{self, PaymentMethod};
+
+/// How far an intent is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    RequiresPaymentMethod,
+    RequiresConfirmation,
+    RequiresAction,
+    Succeeded,
+    Canceled,
+}
+
+impl Status {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::RequiresPaymentMethod => "requires_payment_method",
+            Self::RequiresConfirmation => "requires_confirmation",
+            Self::RequiresAction => "requires_action",
+            Self::Succeeded => "succeeded",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    pub(crate) fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Canceled)
+    }
+}
+
+/// The PaymentMethod that a caller names, if it can be used with this customer.
+pub(crate) fn choose_method(
+    context: &mut Context<'_>,
+    id: Option<&str>,
+    customer: Option<&str>,
+    noun: &str,
+) -> ApiResult<Option<PaymentMethod>> {
+    let Some(id) = id else { return Ok(None) };
+    let method = payment_methods::resolve(context, id, "payment_method")?;
+    method.check_usable(customer, noun)?;
+    Ok(Some(method))
+}
 
 /// Which payment methods an intent takes.
 #[derive(Clone, Copy)]

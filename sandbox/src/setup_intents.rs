@@ -12,7 +12,7 @@ use crate::cards::{Use, Verdict};
 use crate::customers;
 use crate::error::{ApiError, ApiResult};
 use crate::form::Params;
-use crate::intents::{self, Accepts};
+use crate::intents::{self, Accepts, Status, choose_method};
 use crate::lists::Page;
 use crate::payment_methods::{self, PaymentMethod};
 use crate::state::Stored;
@@ -34,31 +34,6 @@ pub(crate) struct SetupIntent {
     status: Status,
     cancellation_reason: Option<&'static str>,
     last_error: Value,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Status {
-    RequiresPaymentMethod,
-    RequiresConfirmation,
-    RequiresAction,
-    Succeeded,
-    Canceled,
-}
-
-impl Status {
-    fn name(self) -> &'static str {
-        match self {
-            Self::RequiresPaymentMethod => "requires_payment_method",
-            Self::RequiresConfirmation => "requires_confirmation",
-            Self::RequiresAction => "requires_action",
-            Self::Succeeded => "succeeded",
-            Self::Canceled => "canceled",
-        }
-    }
-
-    fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Canceled)
-    }
 }
 
 impl Stored for SetupIntent {
@@ -107,7 +82,7 @@ impl Create {
             customers::check_exists(context, customer)?;
         }
         let method =
-            choose_method(context, self.payment_method.as_deref(), self.customer.as_deref())?;
+            choose_method(context, self.payment_method.as_deref(), self.customer.as_deref(), NOUN)?;
         let id = context.state.ids.next("seti");
         let intent = SetupIntent {
             client_secret: context.state.ids.client_secret(&id),
@@ -138,17 +113,6 @@ impl Create {
     }
 }
 
-fn choose_method(
-    context: &mut Context<'_>,
-    id: Option<&str>,
-    customer: Option<&str>,
-) -> ApiResult<Option<PaymentMethod>> {
-    let Some(id) = id else { return Ok(None) };
-    let method = payment_methods::resolve(context, id, "payment_method")?;
-    method.check_usable(customer, NOUN)?;
-    Ok(Some(method))
-}
-
 /// `POST /v1/setup_intents/{id}/confirm`
 pub(crate) fn confirm(id: &str, params: &mut Params) -> ApiResult<Job> {
     let id = id.to_owned();
@@ -161,11 +125,11 @@ pub(crate) fn confirm(id: &str, params: &mut Params) -> ApiResult<Job> {
         }
         let chosen = chosen.as_ref().or(intent.payment_method.as_ref());
         let method =
-            choose_method(context, chosen.map(String::as_str), intent.customer.as_deref())?
+            choose_method(context, chosen.map(String::as_str), intent.customer.as_deref(), NOUN)?
                 .ok_or_else(|| {
-                    intents::missing_payment_method(NOUN, UNEXPECTED_STATE)
-                        .with("setup_intent", show(&intent))
-                })?;
+                intents::missing_payment_method(NOUN, UNEXPECTED_STATE)
+                    .with("setup_intent", show(&intent))
+            })?;
         intent.accepts.check_return_url(return_url.as_deref(), NOUN)?;
         run(context, intent, method)
     }))

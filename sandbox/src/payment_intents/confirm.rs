@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use super::charges::Charge;
-use super::{NOUN, PaymentIntent, Status, UNEXPECTED_STATE, create, from_path, show, wrong_status};
+use super::{NOUN, PaymentIntent, UNEXPECTED_STATE, create, from_path, show, wrong_status};
 use crate::ChargeRecord;
 use crate::api::{Context, Job};
 use crate::cards::{Decline, Use, Verdict};
 use crate::error::{ApiError, ApiResult};
 use crate::form::Params;
-use crate::intents;
+use crate::intents::{self, Status, choose_method};
 use crate::payment_methods::{self, Left, PaymentMethod};
 
 /// How a payment is confirmed.
@@ -47,7 +47,7 @@ pub(crate) fn confirm(id: &str, params: &mut Params) -> ApiResult<Job> {
         intent.options.receipt_email = receipt_email.or(intent.options.receipt_email);
         let chosen = chosen.as_ref().or(intent.payment_method.as_ref());
         let customer = intent.customer.as_deref();
-        let method = choose_method(context, chosen.map(String::as_str), customer)?;
+        let method = choose_method(context, chosen.map(String::as_str), customer, NOUN)?;
         let method = method.ok_or_else(|| {
             intents::missing_payment_method(NOUN, UNEXPECTED_STATE)
                 .with("payment_intent", show(&intent))
@@ -71,17 +71,6 @@ fn check_confirmable(intent: &PaymentIntent) -> ApiResult<()> {
         }
         _ => Ok(()),
     }
-}
-
-pub(super) fn choose_method(
-    context: &mut Context<'_>,
-    id: Option<&str>,
-    customer: Option<&str>,
-) -> ApiResult<Option<PaymentMethod>> {
-    let Some(id) = id else { return Ok(None) };
-    let method = payment_methods::resolve(context, id, "payment_method")?;
-    method.check_usable(customer, NOUN)?;
-    Ok(Some(method))
 }
 
 /// Asks the issuer and stores what came of it. `intent` may be new.

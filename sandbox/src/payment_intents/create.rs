@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::confirm::{self, Confirmation};
-use super::{NOUN, Options, PaymentIntent, Status, UNEXPECTED_STATE, show};
+use super::{NOUN, Options, PaymentIntent, UNEXPECTED_STATE, show};
 use crate::api::{Context, Job};
 use crate::customers;
 use crate::error::{ApiError, ApiResult};
 use crate::form::Params;
-use crate::intents::{self, Accepts};
+use crate::intents::{self, Accepts, Status};
 use crate::money::Currency;
 
 struct Create {
@@ -94,10 +94,11 @@ impl Create {
         if let Some(customer) = &self.customer {
             customers::check_exists(context, customer)?;
         }
-        let method = confirm::choose_method(
+        let method = intents::choose_method(
             context,
             self.payment_method.as_deref(),
             self.customer.as_deref(),
+            NOUN,
         )?;
         let id = context.state.ids.next("pi");
         let intent = PaymentIntent {

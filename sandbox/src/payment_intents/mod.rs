@@ -23,7 +23,7 @@ use crate::api::{Context, Job};
 use crate::customers;
 use crate::error::{ApiError, ApiResult};
 use crate::form::Params;
-use crate::intents::{self, Accepts};
+use crate::intents::{self, Accepts, Status};
 use crate::lists::Page;
 use crate::money::Currency;
 use crate::state::Stored;
@@ -63,31 +63,6 @@ struct Options {
     statement_descriptor: Option<String>,
     statement_descriptor_suffix: Option<String>,
     metadata: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Status {
-    RequiresPaymentMethod,
-    RequiresConfirmation,
-    RequiresAction,
-    Succeeded,
-    Canceled,
-}
-
-impl Status {
-    fn name(self) -> &'static str {
-        match self {
-            Self::RequiresPaymentMethod => "requires_payment_method",
-            Self::RequiresConfirmation => "requires_confirmation",
-            Self::RequiresAction => "requires_action",
-            Self::Succeeded => "succeeded",
-            Self::Canceled => "canceled",
-        }
-    }
-
-    fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Canceled)
-    }
 }
 
 impl Stored for PaymentIntent {

@@ -54,6 +54,8 @@ mod who;
 
 pub use account::AccountService;
 pub use farebox_ledger::StoreError;
+#[cfg(feature = "test-util")]
+pub use farebox_ledger::clock::{Clock, ManualClock, Timestamp};
 pub use farebox_processor::Stripe;
 pub use farebox_protocol::{Currency, Micros, Money, PayerId, usd};
 pub use layer::PaymentLayer;

@@ -69,6 +69,7 @@ impl Payments {
             ledger: "embedded:farebox.redb".to_owned(),
             secret: None,
             limits: Limits::default(),
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -147,7 +148,9 @@ impl Payments {
             .expect("test keys at a loopback address are a valid configuration");
         let ledger = Ledger::Memory(farebox_ledger::store::Memory::default());
         let keys = Keys::new(b"a secret that is only good for tests");
-        Payments { shared: Arc::new(Shared::new(stripe, ledger, keys, Limits::default())) }
+        let limits = Limits::default();
+        let shared = Shared::new(stripe, ledger, keys, limits, Arc::new(SystemClock));
+        Payments { shared: Arc::new(shared) }
     }
 
     /// Gives `money` to the payer of a test card, and answers the value of a `payment` header that
@@ -169,7 +172,13 @@ impl Payments {
 }
 
 impl Shared {
-    fn new(stripe: Stripe, ledger: Ledger, keys: Keys, limits: Limits) -> Shared {
+    fn new(
+        stripe: Stripe,
+        ledger: Ledger,
+        keys: Keys,
+        limits: Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Shared {
         Shared {
             ledger,
             stripe,
@@ -180,7 +189,7 @@ impl Shared {
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
             closing: CancellationToken::new(),
-            clock: Arc::new(SystemClock),
+            clock,
             limits,
             reservations: ReservationIds::random(),
         }
@@ -231,6 +240,7 @@ pub struct Builder {
     ledger: String,
     secret: Option<Vec<u8>>,
     limits: Limits,
+    clock: Arc<dyn Clock>,
 }
 
 impl Builder {
@@ -262,6 +272,13 @@ impl Builder {
         self
     }
 
+    /// Another clock than the operating system's, for tests of what age does.
+    #[cfg(feature = "test-util")]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Opens the ledger, and goes on with every top-up that an earlier life left open.
     ///
     /// # Errors
@@ -273,7 +290,7 @@ impl Builder {
     ///
     /// Outside a tokio runtime.
     pub async fn open(self) -> Result<Payments, OpenError> {
-        let Builder { stripe, ledger: url, secret, limits } = self;
+        let Builder { stripe, ledger: url, secret, limits, clock } = self;
         let keys = Keys::new(&secret::find(secret, &url, stripe.mode())?);
         let account = match tokio::time::timeout(ACCOUNT_WITHIN, stripe.account()).await {
             Ok(Ok(account)) => account,
@@ -287,8 +304,8 @@ impl Builder {
             }
         };
         let first = FirstRecord::new(&keys.check, stripe.mode().as_str(), account.as_deref());
-        let ledger = Ledger::open(&url, &first).await?;
-        let shared = Arc::new(Shared::new(stripe, ledger, keys, limits));
+        let ledger = Ledger::open_with_clock(&url, &first, clock.clone()).await?;
+        let shared = Arc::new(Shared::new(stripe, ledger, keys, limits, clock));
         for id in shared.ledger.due().await? {
             tracing::info!(top_up = %id, "going on with an open top-up");
             drop(shared.drive(Work::Resume(id)));

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use farebox_middleware::{ManualClock, Payments, Timestamp};
 use farebox_protocol::{Payment, Units};
+use farebox_sandbox::Sandbox;
 use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
-    Answer, Bank, Program, by_card, by_credential, card, eventually, get, whole_machine,
+    Answer, Bank, Program, Provider, by_card, by_credential, card, eventually, get, whole_machine,
 };
 
 const PRICE: i64 = 100;
@@ -223,4 +225,33 @@ async fn a_charge_that_the_server_never_heard_of_is_credited_after_the_restart()
         started.elapsed()
     );
     assert_eq!((bank.charges().len(), credited), (2, 2 * TOP_UP - PRICE));
+}
+
+/// Stripe forgets a key after a day, and would charge again under it. Older top-ups are not sent
+/// again; what Stripe lists decides.
+#[tokio::test]
+async fn a_charge_of_yesterday_is_found_and_not_made_again() {
+    const DAY_AND_AN_HOUR: Duration = Duration::from_secs(25 * 3_600);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let clock = farebox_sandbox::ManualClock::at(i64::try_from(now.as_secs()).unwrap());
+    let sandbox = Sandbox::builder().latency(Duration::from_secs(1)).clock(clock.clone());
+    let bank = Bank::start(sandbox).await;
+    let folder = tempfile::tempdir().unwrap();
+    let environment = environment(&bank, &folder);
+    let payment = by_card(&bank.method(&card(1)).await);
+    let program = Program::start("paid-api", &environment).await;
+    kill_between_charge_and_credit(program, &bank, &payment, 1).await;
+    let sent = bank.charge_calls();
+
+    clock.advance(DAY_AND_AN_HOUR);
+    let tomorrow = ManualClock::default();
+    let millis = (now + DAY_AND_AN_HOUR).as_millis();
+    tomorrow.set(Timestamp::from_millis(i64::try_from(millis).unwrap()));
+    let (_, ledger) = environment.last().unwrap();
+    let builder = Payments::builder(bank.stripe()).ledger(ledger).clock(Arc::new(tomorrow));
+    let provider = Provider::of(builder.open().await.unwrap(), folder).await;
+    let served = provider.joke(&payment).await;
+    assert!(served.is_served(), "{served:?}");
+    assert_eq!(served.remaining(), TOP_UP - PRICE);
+    assert_eq!((bank.charges().len(), bank.charge_calls()), (1, sent));
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use farebox_protocol::{ErrorCode, Payment};
+use futures_util::future::join_all;
 
 use crate::support::{
-    Bank, Books, Fault, Gate, Provider, by_card, by_credential, card, eventually,
+    Answer, Bank, Books, Fault, Gate, Provider, by_card, by_credential, card, eventually,
 };
 
 #[tokio::test]
@@ -21,6 +22,25 @@ async fn a_card_without_its_code_spends_no_credit_and_is_charged_itself() {
     assert_eq!(bank.charges().len(), 2, "the charge is the proof");
     assert_eq!(bank.charges()[1].payment_method, method);
     assert_eq!(provider.balance(&owner.credential()).await, 2 * 50_000 - 2 * 100);
+}
+
+/// Some ask while the charge that proves the card runs, some after it, some between.
+#[tokio::test]
+async fn a_card_without_its_code_is_charged_once_however_often_it_asks() {
+    let bank = Bank::slow(Duration::from_millis(200)).await;
+    let provider = Provider::open(&bank, Books::Embedded).await;
+    assert!(provider.joke(&by_card(&bank.method(&card(1)).await)).await.is_served());
+    let bare = by_card(&bank.method_without_code(&card(1)).await);
+    let asked = join_all((0..30).map(|n| {
+        let (provider, bare) = (&provider, &bare);
+        async move {
+            tokio::time::sleep(Duration::from_millis(70 * n)).await;
+            provider.joke(bare).await
+        }
+    }));
+    let answers = asked.await;
+    assert!(answers.iter().all(Answer::is_served), "{answers:?}");
+    assert_eq!((bank.charges().len(), provider.served()), (2, 31));
 }
 
 #[tokio::test]

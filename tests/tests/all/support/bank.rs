@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farebox_middleware::Stripe;
-use farebox_sandbox::{ChargeRecord, Sandbox};
+use farebox_sandbox::{Builder, ChargeRecord, Sandbox};
 
 /// A sandbox of Stripe, with what tests ask of it.
 pub(crate) struct Bank {
@@ -34,7 +34,10 @@ impl Bank {
 
     /// A bank whose answers come this much later than their effect.
     pub(crate) async fn slow(latency: Duration) -> Bank {
-        let sandbox = Sandbox::builder().latency(latency);
+        Bank::start(Sandbox::builder().latency(latency)).await
+    }
+
+    pub(crate) async fn start(sandbox: Builder) -> Bank {
         let sandbox = sandbox.start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         Bank { sandbox, http: reqwest::Client::builder().no_proxy().build().unwrap() }
     }

@@ -56,7 +56,11 @@ impl Provider {
             Books::Embedded => format!("embedded:{}", folder.path().join("books.redb").display()),
         };
         let payments = Payments::builder(stripe).ledger(&ledger).secret(secret);
-        let payments = payments.open().await.unwrap();
+        Provider::of(payments.open().await.unwrap(), folder).await
+    }
+
+    /// A provider with a ledger in `folder`.
+    pub(crate) async fn of(payments: Payments, folder: TempDir) -> Provider {
         let counts = Arc::new(Counts::default());
         let url = serve(app(&payments, &counts)).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -84,6 +84,7 @@ fn route(method: &Method, path: &str) -> Option<Endpoint> {
         }
         ("POST", ["customers"]) => Endpoint::one(CUSTOMER, "", customers::create),
         ("GET", ["customers"]) => Endpoint::list(CUSTOMER, "", customers::list),
+        ("GET", ["customers", "search"]) => Endpoint::list(CUSTOMER, "", customers::search),
         ("GET", ["customers", id]) => Endpoint::one(CUSTOMER, id, customers::retrieve),
         ("GET", ["customers", id, "payment_methods"]) => {
             Endpoint::list(CARD, id, payment_methods::list_of_customer)

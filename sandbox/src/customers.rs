@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use crate::api::{Context, Job};
 use crate::error::{ApiError, ApiResult};
-use crate::form::Params;
+use crate::form::{self, Params};
 use crate::lists::Page;
 use crate::payment_methods;
+use crate::search::{Field, Query};
 use crate::state::Stored;
 
 const NOUN: &str = "customer";
@@ -71,6 +72,36 @@ pub(crate) fn list(_: &str, params: &mut Params) -> ApiResult<Job> {
         let wanted = |customer: &Customer| email.is_none() || customer.email == email;
         page.list(&context.state.customers, (NOUN, "/v1/customers"), wanted, show)
     }))
+}
+
+/// `GET /v1/customers/search`
+pub(crate) fn search(_: &str, params: &mut Params) -> ApiResult<Job> {
+    let query = params.text("query")?.ok_or_else(|| form::missing("query"))?;
+    let query = Query::parse(&query)?;
+    let page = Page::read_first(params)?;
+    Ok(Box::new(move |context| {
+        let mut found = Vec::new();
+        for customer in context.state.customers.newest_first() {
+            if query.matches(|field| customer.field(field))? {
+                found.push(show(customer));
+            }
+        }
+        Ok(page.search_result("/v1/customers/search", found))
+    }))
+}
+
+impl Customer {
+    /// A field that Customers can be searched by.
+    fn field(&self, field: &Field) -> Option<Option<String>> {
+        match field {
+            Field::Metadata(key) => Some(self.metadata.get(key).cloned()),
+            Field::Named(name) => match name.as_str() {
+                "email" => Some(self.email.clone()),
+                "name" => Some(self.name.clone()),
+                _ => None,
+            },
+        }
+    }
 }
 
 pub(crate) fn from_path(context: &Context<'_>, id: &str) -> ApiResult<Customer> {

@@ -58,6 +58,7 @@ mod money;
 mod payment_intents;
 mod payment_methods;
 mod sandbox;
+mod search;
 mod server;
 mod setup_intents;
 mod state;

@@ -31,7 +31,8 @@ struct Created {
 }
 
 impl Page {
-    pub(crate) fn read(params: &mut Params) -> ApiResult<Self> {
+    /// Reads `limit` alone: the first page.
+    pub(crate) fn read_first(params: &mut Params) -> ApiResult<Self> {
         let limit = match params.integer("limit")? {
             None => DEFAULT_LIMIT,
             Some(limit) => usize::try_from(limit)
@@ -43,7 +44,14 @@ impl Page {
                         .param("limit")
                 })?,
         };
-        let cursor = match (params.text("starting_after")?, params.text("ending_before")?) {
+        let created = Created { from: i64::MIN, to: i64::MAX };
+        Ok(Self { limit, cursor: Cursor::None, created })
+    }
+
+    /// Reads `limit`, `starting_after` and `ending_before`.
+    pub(crate) fn read(params: &mut Params) -> ApiResult<Self> {
+        let mut page = Self::read_first(params)?;
+        page.cursor = match (params.text("starting_after")?, params.text("ending_before")?) {
             (None, None) => Cursor::None,
             (Some(id), None) => Cursor::After(id),
             (None, Some(id)) => Cursor::Before(id),
@@ -53,13 +61,26 @@ impl Page {
                 return Err(ApiError::invalid(message).code("parameters_exclusive"));
             }
         };
-        Ok(Self { limit, cursor, created: Created { from: i64::MIN, to: i64::MAX } })
+        Ok(page)
     }
 
     /// Reads `created=T` or `created[gte|gt|lte|lt]=T` as well.
     pub(crate) fn read_created(mut self, params: &mut Params) -> ApiResult<Self> {
         self.created = Created::read(params)?;
         Ok(self)
+    }
+
+    /// The first page of what a search found.
+    pub(crate) fn search_result(&self, url: &str, mut found: Vec<Value>) -> Value {
+        let has_more = found.len() > self.limit;
+        found.truncate(self.limit);
+        json!({
+            "object": "search_result",
+            "url": url,
+            "has_more": has_more,
+            "next_page": null,
+            "data": found,
+        })
     }
 
     /// `noun` is what Stripe calls such an object when it does not exist.

@@ -122,3 +122,28 @@ async fn customers_and_setup_intents_are_listed() {
         assert_eq!(ids(&listed), [intent.text("id")]);
     }
 }
+
+#[tokio::test]
+async fn customers_are_found_by_what_they_are_searched_for() {
+    let api = Api::start().await;
+    let new = async |form: &str| api.post("/v1/customers", form).await.ok().text("id");
+    let ann = new("name=Ann&email=ann@a.example&metadata[payer]=p1&metadata[x]=it's").await;
+    let bob = new("name=Bob&email=bob@b.example&metadata[payer]=p2").await;
+    let search = async |query: &str| {
+        let query = form_urlencoded::byte_serialize(query.as_bytes()).collect::<String>();
+        api.get(&format!("/v1/customers/search?query={query}")).await
+    };
+    let found = search("metadata['payer']:'p1'").await.ok();
+    assert_eq!((found.at("object"), ids(&found)), ("search_result".into(), vec![ann.clone()]));
+    assert_eq!(ids(&search(r#"metadata["payer"]:"p2""#).await.ok()), [bob.as_str()]);
+    assert_eq!(ids(&search(r"metadata['x']:'it\'s' AND name:'Ann'").await.ok()), [ann.as_str()]);
+    assert_eq!(ids(&search("email~'EXAMPLE' AND -name:'Ann'").await.ok()), [bob]);
+    assert!(ids(&search("metadata['payer']:'p3'").await.ok()).is_empty());
+    for malformed in ["", "name", "name:Ann", "name:'Ann", "name:'Ann' OR name:'Bob'", "phone:'1'"]
+    {
+        let refused = search(malformed).await;
+        assert_eq!(refused.status, 400, "{malformed}");
+    }
+    let page = api.get("/v1/customers/search?query=email~%27example%27&limit=1").await.ok();
+    assert_eq!((ids(&page).len(), page.at("has_more")), (1, true.into()));
+}

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use farebox_ledger::store::sync_folder;
 use farebox_processor::Mode;
 use farebox_protocol::{CredentialKey, IdentityKey};
 
@@ -70,27 +71,35 @@ pub(crate) fn find(given: Option<Vec<u8>>, url: &str, mode: Mode) -> Result<Vec<
     }
 }
 
+/// The secret at `path`; made whole, or not at all, if there is none. Losing it would lose every
+/// payer, so it is on the disk before a ledger is made with it.
 fn read_or_make(path: &Path) -> io::Result<Vec<u8>> {
+    if !path.try_exists()? {
+        let new = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
+        write_new(&new)?;
+        // Unlike a rename, a link never takes the place of a secret that another process made.
+        let linked = fs::hard_link(&new, path);
+        fs::remove_file(&new)?;
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => sync_folder(path)?,
+        }
+    }
+    let secret = fs::read(path)?;
+    match secret.len() < BYTES_MIN {
+        true => Err(io::Error::other("it is too short; remove it if the ledger is new")),
+        false => Ok(secret),
+    }
+}
+
+fn write_new(path: &Path) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
+    options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Ok(mut file) => {
-            let secret = random().map_err(io::Error::other)?;
-            file.write_all(&secret)?;
-            file.sync_all()?;
-            Ok(secret)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let secret = fs::read(path)?;
-            match secret.len() < BYTES_MIN {
-                true => Err(io::Error::other("it is too short; remove it if the ledger is new")),
-                false => Ok(secret),
-            }
-        }
-        Err(error) => Err(error),
-    }
+    let mut file = options.open(path)?;
+    file.write_all(&random().map_err(io::Error::other)?)?;
+    file.sync_all()
 }
 
 /// 32 random bytes, as text.

@@ -93,8 +93,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Stripe may forget an idempotency key after 24 hours; then the same key would charge again.
 const REPEAT_FOR_SECONDS: i64 = 23 * 3_600;
-/// Stripe's clock and ours may differ.
-const SKEW_SECONDS: i64 = 600;
+/// How far before its opening a top-up's charge is looked for: a ledger that was lost makes the
+/// same ids again, and Stripe may remember their keys for longer than a day.
+const LOOK_BACK_SECONDS: i64 = 7 * 24 * 3_600;
 /// How often a number or a customer is taken anew before a driver gives up.
 const ATTEMPTS_MAX: usize = 4;
 
@@ -377,7 +378,7 @@ impl Driver {
     /// Repeating can no longer tell: what Stripe lists decides.
     async fn look_up(&self, opened: &Opened) -> Judged {
         let (stripe, id) = (&self.shared.stripe, opened.id);
-        let since = opened.at - SKEW_SECONDS;
+        let since = opened.at - LOOK_BACK_SECONDS;
         let customer = opened.call.customer();
         let found = match stripe.intents_since(customer.as_deref(), since).await {
             // A customer that was deleted: its payments are among all of them.

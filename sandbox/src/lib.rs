@@ -1,7 +1,7 @@
 //! Stripe on loopback: a stand-in for tests, demos and everything else that must not move money.
 //!
-//! A sandbox speaks the part of Stripe's API that a card payment needs (PaymentMethods, Customers,
-//! SetupIntents, PaymentIntents, charges), over HTTP, so that any Stripe client can talk to it
+//! A sandbox speaks the part of Stripe's API that a card payment needs (PaymentMethods, Customers
+//! and their search, SetupIntents, PaymentIntents, charges), over HTTP, so that any Stripe client can talk to it
 //! once its base URL is set. It knows Stripe's test cards and `pm_card_...` aliases, idempotency
 //! keys, declines, 3D Secure, minimum amounts, and which PaymentMethod may be used again. It is
 //! strict where Stripe is: an unknown parameter is an error, not a shrug. An unknown route answers

@@ -228,7 +228,9 @@ fn create(path: &Path) -> Result<Database, DatabaseError> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     drop(options.open(path).map_err(redb::StorageError::Io)?);
-    Database::create(path)
+    let db = Database::create(path)?;
+    super::sync_folder(path).map_err(redb::StorageError::Io)?;
+    Ok(db)
 }
 
 /// Makes the tables, and reads the first record if there is one.

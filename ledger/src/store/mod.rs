@@ -19,7 +19,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
 #[cfg(feature = "test-util")]
 use farebox_protocol::Money;
@@ -235,6 +237,18 @@ impl Store for Ledger {
     async fn due(&self) -> Result<Vec<TopUpId>, StoreError> {
         each_store!(self, store => store.due())
     }
+}
+
+/// Makes the name of a new file as lasting as what is in it: without this, a loss of power can
+/// leave the folder without the file.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Credits `payer` with `money` as a top-up does, without a card: for tests of programs that

@@ -227,14 +227,30 @@ async fn a_charge_that_the_server_never_heard_of_is_credited_after_the_restart()
     assert_eq!((bank.charges().len(), credited), (2, 2 * TOP_UP - PRICE));
 }
 
+/// Hours after now, for the bank and for a provider.
+struct Later(farebox_sandbox::ManualClock, Arc<ManualClock>);
+
+impl Later {
+    fn than_now() -> Later {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let clock = farebox_sandbox::ManualClock::at(i64::try_from(now.as_secs()).unwrap());
+        let later = Later(clock, Arc::default());
+        later.by_hours(0);
+        later
+    }
+
+    fn by_hours(&self, hours: u64) {
+        self.0.advance(Duration::from_secs(hours * 3_600));
+        self.1.set(Timestamp::from_millis(self.0.now() * 1_000));
+    }
+}
+
 /// Stripe forgets a key after a day, and would charge again under it. Older top-ups are not sent
 /// again; what Stripe lists decides.
 #[tokio::test]
 async fn a_charge_of_yesterday_is_found_and_not_made_again() {
-    const DAY_AND_AN_HOUR: Duration = Duration::from_secs(25 * 3_600);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let clock = farebox_sandbox::ManualClock::at(i64::try_from(now.as_secs()).unwrap());
-    let sandbox = Sandbox::builder().latency(Duration::from_secs(1)).clock(clock.clone());
+    let later = Later::than_now();
+    let sandbox = Sandbox::builder().latency(Duration::from_secs(1)).clock(later.0.clone());
     let bank = Bank::start(sandbox).await;
     let folder = tempfile::tempdir().unwrap();
     let environment = environment(&bank, &folder);
@@ -243,15 +259,29 @@ async fn a_charge_of_yesterday_is_found_and_not_made_again() {
     kill_between_charge_and_credit(program, &bank, &payment, 1).await;
     let sent = bank.charge_calls();
 
-    clock.advance(DAY_AND_AN_HOUR);
-    let tomorrow = ManualClock::default();
-    let millis = (now + DAY_AND_AN_HOUR).as_millis();
-    tomorrow.set(Timestamp::from_millis(i64::try_from(millis).unwrap()));
+    later.by_hours(25);
     let (_, ledger) = environment.last().unwrap();
-    let builder = Payments::builder(bank.stripe()).ledger(ledger).clock(Arc::new(tomorrow));
+    let builder = Payments::builder(bank.stripe()).ledger(ledger).clock(later.1);
     let provider = Provider::of(builder.open().await.unwrap(), folder).await;
     let served = provider.joke(&payment).await;
     assert!(served.is_served(), "{served:?}");
     assert_eq!(served.remaining(), TOP_UP - PRICE);
     assert_eq!((bank.charges().len(), bank.charge_calls()), (1, sent));
+}
+
+/// The keys of a ledger that was lost are made again, and Stripe knows them: what was charged
+/// under them is found, also for another PaymentMethod of the card, and not charged again.
+#[tokio::test]
+async fn a_ledger_that_was_lost_finds_what_its_cards_paid() {
+    let later = Later::than_now();
+    let bank = Bank::start(Sandbox::builder().clock(later.0.clone())).await;
+    for life in 0..2 {
+        let builder = Payments::builder(bank.stripe()).ledger("memory:").secret(&[7; 32]);
+        let payments = builder.clock(later.1.clone()).open().await.unwrap();
+        let provider = Provider::of(payments, tempfile::tempdir().unwrap()).await;
+        let served = provider.joke(&by_card(&bank.method(&card(1)).await)).await;
+        assert!(served.is_served(), "life {life}: {served:?}");
+        assert_eq!((bank.charges().len(), served.remaining()), (1, TOP_UP - PRICE));
+        later.by_hours(20);
+    }
 }

@@ -309,7 +309,9 @@ impl<'a> Purchase<'a> {
 
     /// What must be available: the price, and what the payment wants to be left.
     fn needed(&self) -> Micros {
-        let min_credit = self.payment.min_credit.unwrap_or_default().micros();
+        let wanted = self.payment.min_credit.unwrap_or_default().micros();
+        // More would never be reached by one top-up, and so be topped up at each request.
+        let min_credit = wanted.min(self.quote.max_top_up);
         self.quote.price.checked_add(min_credit).unwrap_or(Micros::MAX)
     }
 

@@ -15,10 +15,15 @@ fn top_up_id() -> TopUpId {
     TopUpId { payer: PayerId::from_bytes([7; 32]), currency: usd!("1").currency(), number: 1 }
 }
 
-fn pending() -> axum::response::Response {
-    let mut body = PaymentResponse::refused(ErrorCode::PaymentPending);
+/// A 503 about the top-up.
+fn unavailable(code: ErrorCode) -> axum::response::Response {
+    let mut body = PaymentResponse::refused(code);
     body.top_up_id = Some(top_up_id());
     answer(StatusCode::SERVICE_UNAVAILABLE, &String::from_utf8(body.to_json()).unwrap())
+}
+
+fn pending() -> axum::response::Response {
+    unavailable(ErrorCode::PaymentPending)
 }
 
 #[tokio::test]
@@ -112,12 +117,7 @@ async fn a_refusal_that_names_the_pending_top_up_ends_it_and_returns_its_hold() 
     let payments = AtomicUsize::new(0);
     let server = answering(move |_| match payments.fetch_add(1, Ordering::SeqCst) {
         0 => pending(),
-        1 => {
-            let mut body = PaymentResponse::refused(ErrorCode::ProcessorUnavailable);
-            body.top_up_id = Some(top_up_id());
-            let body = String::from_utf8(body.to_json()).unwrap();
-            answer(StatusCode::SERVICE_UNAVAILABLE, &body)
-        }
+        1 => unavailable(ErrorCode::ProcessorUnavailable),
         _ => served(StatusCode::OK, &told(Some("ch_1"), Some(100), 49_900)),
     })
     .await;

@@ -128,3 +128,19 @@ async fn a_single_use_card_for_each_top_up_strands_nothing() {
     assert_eq!(bank.charges().len(), 20);
     assert_eq!(provider.balance(credential.as_str()).await, 0);
 }
+
+#[tokio::test]
+async fn a_min_credit_beyond_the_largest_top_up_is_topped_up_once() {
+    let bank = Bank::open().await;
+    let provider = Provider::open(&bank, Books::Memory).await;
+    let min_credit = Units::new(90_071_992_547_409);
+    let by_card = by_card(&bank.method(&card(1)).await);
+    let payment = Payment { min_credit, top_up_amount: None, ..by_card };
+    let client_id = provider.joke(&payment).await.credential().parse().ok();
+    let payment = Payment { client_id, ..payment };
+    for _ in 0..5 {
+        assert!(provider.joke(&payment).await.is_served());
+    }
+    let amounts: Vec<i64> = bank.charges().iter().map(|charge| charge.amount).collect();
+    assert_eq!(amounts, [10_000, 500], "the largest top-up, and the smallest to refill it");
+}

@@ -27,6 +27,22 @@ impl Timestamp {
         self.0
     }
 
+    /// The time `millis` milliseconds later.
+    #[must_use]
+    pub const fn after(self, millis: i64) -> Timestamp {
+        Timestamp(self.0.saturating_add(millis))
+    }
+
+    /// Whole hours since the Unix epoch.
+    pub fn hour(self) -> u32 {
+        u32::try_from(self.0.div_euclid(3_600_000)).unwrap_or(0)
+    }
+
+    /// Whole days since the Unix epoch.
+    pub fn day(self) -> u32 {
+        self.hour() / 24
+    }
+
     /// Whole seconds since the Unix epoch, as Stripe counts.
     pub const fn seconds(self) -> i64 {
         self.0.div_euclid(1000)

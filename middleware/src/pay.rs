@@ -119,7 +119,7 @@ impl<'a> Purchase<'a> {
         let credential = client_id.as_ref().and_then(|id| shared.credentials.check(id));
         let (payer, proof, card, client_id) = match credential {
             Some(Credential { payer, generation }) => {
-                (payer, Proof::Credential { generation }, None, client_id)
+                (payer, Proof::Credential { generation, number: None }, None, client_id)
             }
             None => {
                 let (payer, card) = card_decides(shared, quote, &payment).await?;
@@ -149,6 +149,7 @@ impl<'a> Purchase<'a> {
                 Ok(reservation) => return Ok((reservation, self.credential().await?)),
                 Err(NotReserved::Insufficient) => self.fund(ANSWER_WITHIN).await?,
                 Err(NotReserved::Unauthorized) => self.prove().await?,
+                Err(NotReserved::Refused(code)) => return Err(code.into()),
                 Err(NotReserved::Unavailable) => return Err(ErrorCode::LedgerUnavailable.into()),
             }
         }
@@ -250,7 +251,7 @@ impl<'a> Purchase<'a> {
             if verification == Verification::Passed {
                 let link = Command::LinkCard { method: card.method };
                 self.apply(self.payer, &link).await?;
-                self.proof = Proof::Credential { generation: head.generation };
+                self.proof = Proof::Credential { generation: head.generation, number: None };
                 return Ok(());
             }
         }
@@ -329,7 +330,7 @@ impl<'a> Purchase<'a> {
     async fn credential(&self) -> Result<ClientId, Refusal> {
         let generation = match (&self.client_id, &self.proof) {
             (Some(client_id), _) => return Ok(client_id.clone()),
-            (None, Proof::Credential { generation }) => *generation,
+            (None, Proof::Credential { generation, .. }) => *generation,
             (None, Proof::Method(_)) => self.load(self.payer).await?.generation,
         };
         Ok(self.shared.credentials.issue(self.payer, generation))
@@ -341,7 +342,7 @@ impl<'a> Purchase<'a> {
 
     /// The card's owner, which it is itself if nobody came before.
     async fn claim(&self, card: PayerId) -> Result<PayerId, Refusal> {
-        match self.apply(card, &Command::ClaimCard { owner: card }).await? {
+        match self.apply(card, &Command::OwnCard { owner: card }).await? {
             Outcome::Owner(owner) => Ok(owner),
             _ => Ok(card),
         }

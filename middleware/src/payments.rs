@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use farebox_ledger::clock::{Clock, SystemClock};
-use farebox_ledger::{Command, FirstRecord, Head, Ledger, ReservationId, Store as _, StoreError};
+use farebox_ledger::{
+    Command, Due, FirstRecord, Head, Ledger, Options, ReservationId, Store as _, StoreError,
+};
 use farebox_processor::Stripe;
 use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Micros, Money, PayerId};
 use tokio::runtime::Handle;
@@ -70,6 +72,7 @@ impl Payments {
             secret: None,
             limits: Limits::default(),
             clock: Arc::new(SystemClock),
+            settle_within: None,
         }
     }
 
@@ -125,6 +128,9 @@ impl Payments {
         self.shared.closing.cancel();
         self.shared.tasks.close();
         let ended = tokio::time::timeout(CLOSE_WITHIN, self.shared.tasks.wait()).await;
+        if let Err(error) = self.shared.ledger.flush().await {
+            tracing::error!(%error, "the ledger could not be written at the end");
+        }
         ended.map_err(|_| CloseError { tasks: self.shared.tasks.len() })
     }
 
@@ -241,6 +247,7 @@ pub struct Builder {
     secret: Option<Vec<u8>>,
     limits: Limits,
     clock: Arc<dyn Clock>,
+    settle_within: Option<Duration>,
 }
 
 impl Builder {
@@ -272,6 +279,14 @@ impl Builder {
         self
     }
 
+    /// Lets what requests spend reach the disk within `bound` instead of before they are answered:
+    /// several times as many requests, and a crash costs you what was spent within the bound. It
+    /// never costs a payer, and never touches card money. Only the embedded ledger obeys it.
+    pub fn settle_within(mut self, bound: Duration) -> Self {
+        self.settle_within = Some(bound);
+        self
+    }
+
     /// Another clock than the operating system's, for tests of what age does.
     #[cfg(feature = "test-util")]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -290,7 +305,7 @@ impl Builder {
     ///
     /// Outside a tokio runtime.
     pub async fn open(self) -> Result<Payments, OpenError> {
-        let Builder { stripe, ledger: url, secret, limits, clock } = self;
+        let Builder { stripe, ledger: url, secret, limits, clock, settle_within } = self;
         let keys = Keys::new(&secret::find(secret, &url, stripe.mode())?);
         let account = match tokio::time::timeout(ACCOUNT_WITHIN, stripe.account()).await {
             Ok(Ok(account)) => account,
@@ -304,11 +319,14 @@ impl Builder {
             }
         };
         let first = FirstRecord::new(&keys.check, stripe.mode().as_str(), account.as_deref());
-        let ledger = Ledger::open_with_clock(&url, &first, clock.clone()).await?;
+        let options = Options { clock: clock.clone(), settle_within };
+        let ledger = Ledger::open(&url, &first, options).await?;
         let shared = Arc::new(Shared::new(stripe, ledger, keys, limits, clock));
-        for id in shared.ledger.due().await? {
-            tracing::info!(top_up = %id, "going on with an open top-up");
-            drop(shared.drive(Work::Resume(id)));
+        for due in shared.ledger.due().await? {
+            if let Due::TopUp(id) = due {
+                tracing::info!(top_up = %id, "going on with an open top-up");
+                drop(shared.drive(Work::Resume(id)));
+            }
         }
         Ok(Payments { shared })
     }

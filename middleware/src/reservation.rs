@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use farebox_ledger::{Command, Outcome, Proof, ReservationId, Store as _, StoreError};
-use farebox_protocol::{Currency, Micros, PayerId};
+use farebox_ledger::book::{Line, Route};
+use farebox_ledger::{Command, Outcome, Proof, ReservationId, Store as _, StoreError, Then};
+use farebox_protocol::{Currency, ErrorCode, Micros, PayerId};
 
 use crate::payments::Shared;
 
@@ -18,12 +19,17 @@ pub(crate) struct Reservation {
     open: bool,
 }
 
+/// How long money is set aside without being renewed.
+const RESERVED_FOR_MILLIS: u32 = 60_000;
+
 /// Why nothing was reserved.
 pub(crate) enum NotReserved {
     /// The credit is too small.
     Insufficient,
     /// The proof does not hold.
     Unauthorized,
+    /// It is refused for a reason that no payment changes.
+    Refused(ErrorCode),
     /// The ledger did not answer, or not as it must.
     Unavailable,
 }
@@ -38,7 +44,8 @@ impl Reservation {
     ) -> Result<Reservation, NotReserved> {
         let id = shared.new_reservation_id();
         let mut guard = Reservation { shared: shared.clone(), payer, id, amount, open: true };
-        let command = Command::Reserve { id, currency, amount, proof };
+        let (ttl, claim) = (RESERVED_FOR_MILLIS, None);
+        let command = Command::Reserve { id, currency, amount, ttl, proof, claim };
         let applied = match shared.ledger.apply(&payer, &command).await {
             Ok(applied) => applied,
             Err(error) => {
@@ -55,6 +62,10 @@ impl Reservation {
             Outcome::Unauthorized => {
                 guard.open = false;
                 Err(NotReserved::Unauthorized)
+            }
+            Outcome::Frozen => {
+                guard.open = false;
+                Err(NotReserved::Refused(ErrorCode::AccountFrozen))
             }
             outcome => {
                 tracing::error!(?outcome, "the ledger does not answer a reservation as it must");
@@ -73,8 +84,16 @@ impl Reservation {
 
     /// Spends `spent` and returns the rest; answers what can still be spent. After an error the
     /// guard releases the money: the work is the provider's loss, never the payer's.
-    pub(crate) async fn settle(mut self, spent: Micros) -> Result<Micros, SettleError> {
-        let command = Command::Settle { id: self.id, spent };
+    pub(crate) async fn settle(
+        mut self,
+        route: &Route,
+        spent: Micros,
+    ) -> Result<Micros, SettleError> {
+        let lines = match spent {
+            Micros::ZERO => Vec::new(),
+            _ => vec![Line { route: route.clone(), spent }],
+        };
+        let command = Command::Settle { id: self.id, claim: None, lines, then: Then::Close };
         match self.shared.ledger.apply(&self.payer, &command).await?.outcome {
             Outcome::Settled { available } => {
                 self.open = false;
@@ -98,7 +117,8 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if self.open {
             let (shared, payer) = (self.shared.clone(), self.payer);
-            let command = Command::Settle { id: self.id, spent: Micros::ZERO };
+            let (id, claim, lines, then) = (self.id, None, Vec::new(), Then::Close);
+            let command = Command::Settle { id, claim, lines, then };
             let release = async move {
                 if let Err(error) = shared.ledger.apply(&payer, &command).await {
                     tracing::error!(%error, "a reservation could not be released");

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use farebox_ledger::book::Route;
 use farebox_protocol::{ErrorCode, MessageError, Micros, Payment, PaymentResponse, header};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
@@ -157,7 +158,7 @@ async fn price<P: Pricer>(
 async fn settle(paid: Paid, charged: bool, quote: &Quote) -> Result<PaymentResponse, SettleError> {
     let Paid { reservation, client_id, top_up_id, charge_id } = paid;
     let spent = if charged { reservation.amount() } else { Micros::ZERO };
-    let available = reservation.settle(spent).await?;
+    let available = reservation.settle(&Route::new(""), spent).await?;
     Ok(PaymentResponse {
         success: true,
         charge_id,

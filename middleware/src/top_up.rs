@@ -286,6 +286,7 @@ impl Driver {
                     return self.join(TopUpId { payer, currency, number }).await.map(Some);
                 }
                 Ok(Outcome::NotNeeded) => return Ok(None),
+                Ok(Outcome::Frozen) => return Err(ErrorCode::AccountFrozen.into()),
                 Ok(Outcome::Stale { number: next }) => number = next,
                 other => {
                     // If it did reach the disk, the next start drives it.
@@ -460,7 +461,7 @@ impl Driver {
         }
         match self.shared.stripe.payment_method(method).await {
             Ok(found) if found.cvc_check == CvcCheck::Pass => {
-                self.book(card, &Command::ClaimCard { owner: payer }).await.map(drop)
+                self.book(card, &Command::OwnCard { owner: payer }).await.map(drop)
             }
             Ok(_) => Ok(()),
             Err(error) => {

@@ -1,57 +1,80 @@
 //! Books in memory: what the memory store is, and what the embedded store keeps over its file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use dashmap::mapref::entry::Entry as Slot;
 use dashmap::{DashMap, DashSet};
-use farebox_protocol::{PayerId, TopUpId};
+use farebox_protocol::{Micros, PayerId, TopUpId};
 
-use super::StoreError;
-use crate::book::{Entry, EntryId, Head, TopUp, TopUpState};
+use super::{Due, StoreError};
+use crate::book::{Book, ClaimState, Entry, EntryId, Head, TopUp, UsageKey};
 use crate::clock::Clock;
-use crate::machine::{Applied, Command, transition};
+use crate::machine::{Applied, Command};
 
-/// One payer's book.
+/// One payer's book, or the part of it that is in memory.
 #[derive(Default)]
-struct Book {
-    head: Head,
-    entries: HashMap<EntryId, Entry>,
-    /// Top-ups that changed since [`Books::snapshot`]. A head and its changed top-ups are always
+struct Kept {
+    book: Book,
+    /// Entries that changed since [`Books::snapshot`]. A head and its changed entries are always
     /// written together: a crash must never leave a credited head beside an open top-up.
     dirty: BTreeSet<EntryId>,
+    /// Whether the writer was told of a change since the last snapshot.
+    queued: bool,
 }
 
 /// What [`Books::snapshot`] takes of a book.
 pub(super) struct Snapshot {
     pub(super) head: Head,
-    pub(super) top_ups: Vec<(TopUpId, TopUp)>,
+    /// `None`: the entry is gone.
+    pub(super) entries: Vec<(EntryId, Option<Entry>)>,
+    /// What is added to usage rows.
+    pub(super) usage: Vec<(UsageKey, Micros)>,
+}
+
+/// Whether books are all there is, or the part of a file that is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Books hold everything.
+    Whole,
+    /// Books hold heads, open entries, and what is not on disk yet.
+    OverFile,
 }
 
 /// All books of a process, and the clock that commands are timed by.
 pub(super) struct Books {
-    books: DashMap<PayerId, Book>,
+    books: DashMap<PayerId, Kept>,
     open: DashSet<TopUpId>,
     clock: Arc<dyn Clock>,
+    extent: Extent,
 }
 
 impl Books {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Books {
-        Books { books: DashMap::new(), open: DashSet::new(), clock }
+    pub(super) fn new(clock: Arc<dyn Clock>, extent: Extent) -> Books {
+        Books { books: DashMap::new(), open: DashSet::new(), clock, extent }
     }
 
-    /// Puts a book that was read from disk in its place.
-    pub(super) fn insert(&self, payer: PayerId, head: Head) {
-        for (&currency, account) in &head.accounts {
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Puts a book in its place: one that was read from a file, or from a backup.
+    pub(super) fn insert(&self, payer: PayerId, book: Book) {
+        for (id, entry) in &book.entries {
+            if let (EntryId::TopUp(currency, number), true) = (*id, entry.is_open_top_up()) {
+                self.open.insert(TopUpId { payer, currency, number });
+            }
+        }
+        for (&currency, account) in &book.head.accounts {
             if let Some(number) = account.open {
                 self.open.insert(TopUpId { payer, currency, number });
             }
         }
-        self.books.insert(payer, Book { head, ..Book::default() });
+        self.books.insert(payer, Kept { book, ..Kept::default() });
     }
 
-    /// Applies a command under the book's lock. `shelf` finds a top-up that is not in memory.
+    /// Applies a command under the book's lock. `shelf` finds an entry that is not in memory.
     ///
     /// A book is made only by a command that changes it: asking for payers that do not exist
     /// leaves nothing behind.
@@ -59,15 +82,15 @@ impl Books {
         &self,
         payer: &PayerId,
         command: &Command,
-        shelf: impl Fn(&TopUpId) -> Result<Option<TopUp>, StoreError>,
+        shelf: impl Fn(&PayerId, EntryId) -> Result<Option<Entry>, StoreError>,
     ) -> Result<Applied, StoreError> {
         match self.books.entry(*payer) {
             Slot::Occupied(mut slot) => self.apply_to(slot.get_mut(), payer, command, shelf),
             Slot::Vacant(slot) => {
-                let mut book = Book::default();
-                let applied = self.apply_to(&mut book, payer, command, shelf)?;
-                if book.head != Head::default() {
-                    slot.insert(book);
+                let mut kept = Kept::default();
+                let applied = self.apply_to(&mut kept, payer, command, shelf)?;
+                if kept.book.head.seq > 0 {
+                    slot.insert(kept);
                 }
                 Ok(applied)
             }
@@ -76,89 +99,130 @@ impl Books {
 
     fn apply_to(
         &self,
-        book: &mut Book,
+        kept: &mut Kept,
         payer: &PayerId,
         command: &Command,
-        shelf: impl Fn(&TopUpId) -> Result<Option<TopUp>, StoreError>,
+        shelf: impl Fn(&PayerId, EntryId) -> Result<Option<Entry>, StoreError>,
     ) -> Result<Applied, StoreError> {
-        let at = self.clock.now().max(book.head.last);
-        let id = command.entry();
-        let entry = match id.and_then(|id| book.entries.get(&id)) {
-            Some(entry) => Some(entry.clone()),
-            None => match id {
-                Some(EntryId::TopUp(currency, number))
-                    if book.head.account(currency).has_top_up(number) =>
-                {
-                    shelf(&TopUpId { payer: *payer, currency, number })?.map(Entry::TopUp)
-                }
-                _ => None,
-            },
-        };
-        let seq = book.head.seq;
-        let (entry, outcome) = transition(&mut book.head, entry, command, at);
-        if let Some(id) = id
-            && book.head.seq != seq
+        let Kept { book, dirty, .. } = kept;
+        if let Some(id) = command.entry()
+            && !book.entries.contains_key(&id)
+            && !dirty.contains(&id)
+            && may_be_shelved(&book.head, id)
+            && let Some(entry) = shelf(payer, id)?
         {
-            self.keep(book, payer, id, entry);
+            book.entries.insert(id, entry);
         }
-        Ok(Applied { outcome, at })
+        let over_file = self.extent == Extent::OverFile;
+        let applied = book.apply(command, self.clock.now(), |id, entry| {
+            if let EntryId::TopUp(currency, number) = *id {
+                let top_up = TopUpId { payer: *payer, currency, number };
+                match entry.is_some_and(Entry::is_open_top_up) {
+                    true => self.open.insert(top_up),
+                    false => self.open.remove(&top_up).is_some(),
+                };
+            }
+            if over_file && is_written(id, entry) {
+                dirty.insert(*id);
+            }
+        });
+        Ok(applied)
     }
 
-    fn keep(&self, book: &mut Book, payer: &PayerId, id: EntryId, entry: Option<Entry>) {
-        let Some(entry) = entry else {
-            book.entries.remove(&id);
-            return;
-        };
-        if let (EntryId::TopUp(currency, number), Entry::TopUp(top_up)) = (id, &entry) {
-            let top_up_id = TopUpId { payer: *payer, currency, number };
-            match top_up.state {
-                TopUpState::Open { .. } => self.open.insert(top_up_id),
-                _ => self.open.remove(&top_up_id).is_some(),
-            };
-            book.dirty.insert(id);
-        }
-        book.entries.insert(id, entry);
+    /// Whether the writer has yet to be told that the book changed. It is told once.
+    pub(super) fn queue(&self, payer: &PayerId) -> bool {
+        let kept = self.books.get_mut(payer);
+        kept.is_some_and(|mut kept| !std::mem::replace(&mut kept.queued, true))
     }
 
     pub(super) fn head(&self, payer: &PayerId) -> Head {
-        self.books.get(payer).map(|book| book.head.clone()).unwrap_or_default()
+        self.books.get(payer).map(|kept| kept.book.head.clone()).unwrap_or_default()
     }
 
     /// A top-up, if it is in memory.
     pub(super) fn top_up(&self, id: &TopUpId) -> Option<TopUp> {
-        let book = self.books.get(&id.payer)?;
-        match book.entries.get(&EntryId::TopUp(id.currency, id.number))? {
-            Entry::TopUp(top_up) => Some(top_up.clone()),
-            Entry::Reservation { .. } => None,
+        let kept = self.books.get(&id.payer)?;
+        match kept.book.entries.get(&EntryId::TopUp(id.currency, id.number))? {
+            Entry::TopUp(top_up) => Some(TopUp::clone(top_up)),
+            _ => None,
         }
     }
 
-    pub(super) fn open(&self) -> Vec<TopUpId> {
-        self.open.iter().map(|id| *id).collect()
+    /// What of the book is in memory. `rest` adds what is not, while nothing else can change it.
+    pub(super) fn book<E>(
+        &self,
+        payer: &PayerId,
+        rest: impl FnOnce(&mut Book) -> Result<(), E>,
+    ) -> Result<Book, E> {
+        let Some(kept) = self.books.get(payer) else { return Ok(Book::default()) };
+        let mut book = kept.book.clone();
+        rest(&mut book)?;
+        // What was forgotten here may still stand in the file.
+        for gone in kept.dirty.iter().filter(|id| !kept.book.entries.contains_key(id)) {
+            book.entries.remove(gone);
+        }
+        Ok(book)
     }
 
-    /// The head, and the top-ups that changed since the last snapshot, of one moment.
-    pub(super) fn snapshot(&self, payer: &PayerId) -> Option<Snapshot> {
-        let mut guard = self.books.get_mut(payer)?;
-        let book = &mut *guard;
-        let mut top_ups = Vec::with_capacity(book.dirty.len());
-        for id in std::mem::take(&mut book.dirty) {
-            if let (EntryId::TopUp(currency, number), Some(Entry::TopUp(top_up))) =
-                (id, book.entries.get(&id))
-            {
-                top_ups.push((TopUpId { payer: *payer, currency, number }, top_up.clone()));
+    pub(super) fn payers(&self) -> Vec<PayerId> {
+        self.books.iter().map(|kept| *kept.key()).collect()
+    }
+
+    /// Open top-ups, and what is due of what is in memory.
+    pub(super) fn due(&self) -> Vec<Due> {
+        let now = self.clock.now();
+        let mut due: Vec<Due> = self.open.iter().map(|id| Due::TopUp(*id)).collect();
+        for mut kept in self.books.iter_mut() {
+            let payer = *kept.key();
+            if self.extent == Extent::Whole {
+                kept.book.forget_usage(now);
             }
+            due.extend(kept.book.due(now).map(|id| Due::Entry(payer, id)));
         }
-        Some(Snapshot { head: book.head.clone(), top_ups })
+        due
     }
 
-    /// Drops a top-up that has ended and is on disk as it is here.
-    pub(super) fn shelve(&self, id: &TopUpId) {
-        let Some(mut book) = self.books.get_mut(&id.payer) else { return };
-        let entry_id = EntryId::TopUp(id.currency, id.number);
-        if !book.dirty.contains(&entry_id) && !self.open.contains(id) {
-            book.entries.remove(&entry_id);
+    /// The head, and what changed since the last snapshot, of one moment.
+    pub(super) fn snapshot(&self, payer: &PayerId) -> Option<Snapshot> {
+        let mut kept = self.books.get_mut(payer)?;
+        let Kept { book, dirty, queued } = &mut *kept;
+        *queued = false;
+        let entries = std::mem::take(dirty).into_iter();
+        let entries = entries.map(|id| (id, book.entries.get(&id).cloned())).collect();
+        let usage = book.usage.drain().collect();
+        Some(Snapshot { head: book.head.clone(), entries, usage })
+    }
+
+    /// Drops an entry from memory that is over, and on disk as it is here.
+    pub(super) fn shelve(&self, payer: &PayerId, id: EntryId) {
+        let Some(mut kept) = self.books.get_mut(payer) else { return };
+        let is_over = match kept.book.entries.get(&id) {
+            Some(Entry::TopUp(top_up)) => !top_up.is_open(),
+            Some(Entry::Claim(claim)) => matches!(claim.state, ClaimState::Done { .. }),
+            _ => false,
+        };
+        if is_over && !kept.dirty.contains(&id) {
+            kept.book.entries.remove(&id);
         }
+    }
+}
+
+/// Whether an entry that is not in memory can be on disk.
+fn may_be_shelved(head: &Head, id: EntryId) -> bool {
+    match id {
+        EntryId::TopUp(currency, number) => head.account(currency).has_top_up(number),
+        EntryId::Claim(_) => head.seq > 0,
+        EntryId::Reservation(_) => false,
+    }
+}
+
+/// Whether the change of an entry is written to the file. What only sets money aside is not: a
+/// crash ends its request.
+fn is_written(id: &EntryId, entry: Option<&Entry>) -> bool {
+    match (id, entry) {
+        (EntryId::Reservation(_), _) => false,
+        (_, Some(entry)) => entry.reservation().is_none_or(|open| open.total() > Micros::ZERO),
+        (_, None) => true,
     }
 }
 

@@ -1,12 +1,13 @@
 //! Books in memory, gone with the process.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use farebox_protocol::{PayerId, TopUpId};
 
-use super::books::Books;
-use super::{Store, StoreError};
-use crate::book::{Head, TopUp};
+use super::books::{Books, Extent};
+use super::{Due, Store, StoreError};
+use crate::book::{Book, Head, TopUp};
 use crate::clock::{Clock, SystemClock};
 use crate::machine::{Applied, Command};
 
@@ -17,7 +18,11 @@ pub struct Memory(Books);
 impl Memory {
     /// An empty ledger.
     pub fn new(clock: Arc<dyn Clock>) -> Memory {
-        Memory(Books::new(clock))
+        Memory(Books::new(clock, Extent::Whole))
+    }
+
+    pub(super) fn restore(&self, payer: PayerId, book: Book) {
+        self.0.insert(payer, book);
     }
 }
 
@@ -29,7 +34,7 @@ impl Default for Memory {
 
 impl Store for Memory {
     async fn apply(&self, payer: &PayerId, command: &Command) -> Result<Applied, StoreError> {
-        self.0.apply(payer, command, |_| Ok(None))
+        self.0.apply(payer, command, |_, _| Ok(None))
     }
 
     async fn load(&self, payer: &PayerId) -> Result<Head, StoreError> {
@@ -40,7 +45,16 @@ impl Store for Memory {
         Ok(self.0.top_up(id))
     }
 
-    async fn due(&self) -> Result<Vec<TopUpId>, StoreError> {
-        Ok(self.0.open())
+    async fn book(&self, payer: &PayerId) -> Result<Book, StoreError> {
+        let Ok(book) = self.0.book(payer, |_| Ok::<(), Infallible>(()));
+        Ok(book)
+    }
+
+    async fn payers(&self) -> Result<Vec<PayerId>, StoreError> {
+        Ok(self.0.payers())
+    }
+
+    async fn due(&self) -> Result<Vec<Due>, StoreError> {
+        Ok(self.0.due())
     }
 }

@@ -2,50 +2,55 @@
 //! does.
 //!
 //! ```
-//! use farebox_ledger::{FirstRecord, Ledger, Store as _};
+//! use farebox_ledger::{FirstRecord, Ledger, Options, Store as _};
 //! # let folder = tempfile::tempdir()?;
 //! # let url = format!("embedded:{}", folder.path().join("farebox.redb").display());
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
 //! let first = FirstRecord::new("check", "sandbox", None);
-//! let ledger = Ledger::open(&url, &first).await?; // embedded:PATH or memory:
+//! let ledger = Ledger::open(&url, &first, Options::default()).await?; // or memory:, redis://..
 //! assert!(ledger.due().await?.is_empty());
 //!
 //! // A ledger belongs to one identity key, one mode and one Stripe account.
 //! drop(ledger);
 //! let other = FirstRecord::new("another key", "sandbox", None);
-//! assert!(Ledger::open(&url, &other).await.is_err());
+//! assert!(Ledger::open(&url, &other, Options::default()).await.is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{fs, io};
 
 #[cfg(feature = "test-util")]
 use farebox_protocol::Money;
 use farebox_protocol::{PayerId, TopUpId};
-use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "test-util")]
 use crate::book::Totals;
-use crate::book::{Head, TopUp};
+use crate::book::{Book, EntryId, Head, TopUp};
 use crate::clock::{Clock, SystemClock};
 use crate::machine::{Applied, Command};
 
 mod books;
+pub mod dynamic;
 mod embedded;
+mod first;
 mod memory;
 
 pub use embedded::Embedded;
+pub(crate) use first::SCHEMA;
+pub use first::{FirstRecord, OpenError};
 pub use memory::Memory;
 
 /// Keeps books.
 ///
 /// For each book, commands take effect one after the other, each wholly or not at all, as
-/// [`transition`](crate::transition) says. What [`Command::is_durable`] names has reached the
-/// disk before `apply` answers, in a store that has one.
+/// [`Book::apply`] says. What [`Command::durability`] names has reached the disk before `apply`
+/// answers, in a store that has one.
 ///
 /// An error means that the outcome is unknown: the command may have taken effect. An honest
 /// caller repeats it, and by then it is either refused as a repeat or done now.
@@ -60,14 +65,30 @@ pub trait Store: Send + Sync {
     /// The head of the payer's book; an empty one if there is none.
     fn load(&self, payer: &PayerId) -> impl Future<Output = Result<Head, StoreError>> + Send;
 
-    /// A top-up.
+    /// A top-up. If it is open, it is as lasting as when it was opened.
     fn top_up(
         &self,
         id: &TopUpId,
     ) -> impl Future<Output = Result<Option<TopUp>, StoreError>> + Send;
 
-    /// The open top-ups of all books.
-    fn due(&self) -> impl Future<Output = Result<Vec<TopUpId>, StoreError>> + Send;
+    /// The payer's whole book, as it is in one moment: for statements and audits.
+    fn book(&self, payer: &PayerId) -> impl Future<Output = Result<Book, StoreError>> + Send;
+
+    /// Everybody who has a book.
+    fn payers(&self) -> impl Future<Output = Result<Vec<PayerId>, StoreError>> + Send;
+
+    /// What waits in all books: top-ups about which Stripe is to be asked, and entries whose time
+    /// is over.
+    fn due(&self) -> impl Future<Output = Result<Vec<Due>, StoreError>> + Send;
+}
+
+/// Something that waits to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Due {
+    /// The charge of a top-up, or a refund of it, is open: Stripe is to be asked.
+    TopUp(TopUpId),
+    /// A reservation or a claim is over: [`Command::Expire`] ends it.
+    Entry(PayerId, EntryId),
 }
 
 /// The store did not answer. Whether the command took effect is unknown.
@@ -76,138 +97,123 @@ pub trait Store: Send + Sync {
 pub struct StoreError(Arc<str>);
 
 impl StoreError {
-    pub(crate) fn new(reason: impl std::fmt::Display) -> StoreError {
+    pub(crate) fn new(reason: impl fmt::Display) -> StoreError {
         StoreError(reason.to_string().into())
     }
 }
 
-/// What a ledger was made for. It is written when the ledger is new and compared at every start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FirstRecord {
-    schema: u32,
-    identity_check: String,
-    mode: String,
-    account: Option<String>,
+/// How a ledger is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// Where an in-process store takes the time from. Redis has its own.
+    pub clock: Arc<dyn Clock>,
+    /// Within which time a charge for a request without a key is on disk, in the embedded store.
+    /// `None`: before it is answered. A crash costs the provider what was spent within it.
+    pub settle_within: Option<Duration>,
 }
 
-/// The layout of the records that this version writes.
-const SCHEMA: u32 = 1;
-
-impl FirstRecord {
-    /// A check value of the identity key (not the key), the mode, and Stripe's account id if it
-    /// is known: some stand-ins for Stripe have none, and Stripe may be out of reach.
-    pub fn new(identity_check: &str, mode: &str, account: Option<&str>) -> FirstRecord {
-        FirstRecord {
-            schema: SCHEMA,
-            identity_check: identity_check.to_owned(),
-            mode: mode.to_owned(),
-            account: account.map(str::to_owned),
-        }
-    }
-
-    /// The record to keep, if a ledger made for `self` may be opened for `now`.
-    pub(crate) fn accept(&self, now: &FirstRecord) -> Result<FirstRecord, OpenError> {
-        if self.schema != now.schema {
-            return Err(OpenError::Schema { found: self.schema, expected: now.schema });
-        }
-        if self.mode != now.mode {
-            return Err(OpenError::Mode { found: self.mode.clone(), expected: now.mode.clone() });
-        }
-        if self.identity_check != now.identity_check {
-            return Err(OpenError::IdentityKey);
-        }
-        if let (Some(found), Some(expected)) = (&self.account, &now.account)
-            && found != expected
-        {
-            return Err(OpenError::Account { found: found.clone(), expected: expected.clone() });
-        }
-        Ok(FirstRecord { account: now.account.clone().or(self.account.clone()), ..now.clone() })
+impl Default for Options {
+    fn default() -> Self {
+        Options { clock: Arc::new(SystemClock), settle_within: None }
     }
 }
 
-/// Why a ledger could not be opened; the operator acts. The text is one sentence for them.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The URL names no store.
-    #[error("`{0}` is not a ledger: use `embedded:PATH` or `memory:`")]
-    Url(String),
-    /// Another process has the file.
-    #[error("the ledger {0} is open in another process: stop it, or use another file")]
-    Locked(String),
-    /// The file could not be read or written.
-    #[error("the ledger {path} cannot be opened: {reason}")]
-    File {
-        /// The file.
-        path: String,
-        /// What the operating system or the database says.
-        reason: String,
-    },
-    /// The ledger was written by another version.
-    #[error("the ledger has schema {found}, this version of farebox writes {expected}")]
-    Schema {
-        /// The ledger's.
-        found: u32,
-        /// This version's.
-        expected: u32,
-    },
-    /// The identity key is not the one the ledger was made with.
-    #[error("the ledger was made with another secret: its payers would not be found")]
-    IdentityKey,
-    /// Test and live money must not meet.
-    #[error("the ledger is for mode {found}, the Stripe keys are for mode {expected}")]
-    Mode {
-        /// The ledger's.
-        found: String,
-        /// The keys'.
-        expected: String,
-    },
-    /// The Stripe keys are another account's.
-    #[error("the ledger belongs to Stripe account {found}, the keys to {expected}")]
-    Account {
-        /// The ledger's.
-        found: String,
-        /// The keys'.
-        expected: String,
-    },
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settle_within = &self.settle_within;
+        f.debug_struct("Options").field("settle_within", settle_within).finish_non_exhaustive()
+    }
 }
 
 /// The store that was chosen at run time.
-#[derive(Debug)]
 pub enum Ledger {
     /// Books in memory, gone with the process.
     Memory(Memory),
     /// Books in a file.
     Embedded(Embedded),
+    /// A store of somebody else's.
+    Custom(Box<dyn dynamic::DynStore>),
 }
 
 impl Ledger {
-    /// Opens the ledger at `url`: `embedded:PATH` or `memory:`.
+    /// Opens the ledger at `url`, or makes it.
     ///
     /// # Errors
     ///
     /// [`OpenError`], in words for the operator. A file that another process has open is waited
     /// for, 10 seconds at most.
-    pub async fn open(url: &str, first: &FirstRecord) -> Result<Ledger, OpenError> {
-        Ledger::open_with_clock(url, first, Arc::new(SystemClock)).await
+    pub async fn open(
+        url: &str,
+        first: &FirstRecord,
+        options: Options,
+    ) -> Result<Ledger, OpenError> {
+        Ledger::at(url, Some(first), options).await.map(|(ledger, _)| ledger)
     }
 
-    /// Opens the ledger at `url` with a clock of the caller's.
+    /// Opens the ledger at `url` as what it is, to look after it; it must exist.
     ///
     /// # Errors
     ///
     /// As [`Ledger::open`].
-    pub async fn open_with_clock(
+    pub async fn open_existing(url: &str) -> Result<(Ledger, FirstRecord), OpenError> {
+        Ledger::at(url, None, Options::default()).await
+    }
+
+    async fn at(
         url: &str,
-        first: &FirstRecord,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Ledger, OpenError> {
-        match url.split_once(':') {
-            Some(("memory", "")) => Ok(Ledger::Memory(Memory::new(clock))),
-            Some(("embedded", path)) if !path.is_empty() => {
-                Embedded::open(path.as_ref(), first, clock).await.map(Ledger::Embedded)
+        first: Option<&FirstRecord>,
+        options: Options,
+    ) -> Result<(Ledger, FirstRecord), OpenError> {
+        match (url.split_once(':'), first) {
+            (Some(("memory", "")), Some(first)) => {
+                Ok((Ledger::Memory(Memory::new(options.clock)), first.clone()))
+            }
+            (Some(("embedded", path)), first) if !path.is_empty() => {
+                let (embedded, first) = Embedded::open(path.as_ref(), first, options).await?;
+                Ok((Ledger::Embedded(embedded), first))
             }
             _ => Err(OpenError::Url(url.to_owned())),
+        }
+    }
+
+    /// Waits until everything that was answered up to now is on disk, in the embedded store.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        match self {
+            Ledger::Embedded(store) => store.flush().await,
+            Ledger::Memory(_) | Ledger::Custom(_) => Ok(()),
+        }
+    }
+
+    /// Puts a book of a backup in its place.
+    ///
+    /// # Errors
+    ///
+    /// The store's. A payer that has a book already keeps it: restore into a new ledger.
+    pub async fn restore(&self, payer: PayerId, book: Book) -> Result<(), StoreError> {
+        if self.load(&payer).await?.seq > 0 {
+            return Err(StoreError::new("the payer has a book already"));
+        }
+        match self {
+            Ledger::Memory(store) => {
+                store.restore(payer, book);
+                Ok(())
+            }
+            Ledger::Embedded(store) => store.restore(payer, book).await,
+            Ledger::Custom(_) => Err(StoreError::new("this store cannot be restored into")),
+        }
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ledger::Memory(store) => store.fmt(f),
+            Ledger::Embedded(store) => store.fmt(f),
+            Ledger::Custom(_) => f.write_str("Custom(..)"),
         }
     }
 }
@@ -217,6 +223,7 @@ macro_rules! each_store {
         match $self {
             Ledger::Memory($store) => $call.await,
             Ledger::Embedded($store) => $call.await,
+            Ledger::Custom($store) => $call.await,
         }
     };
 }
@@ -234,7 +241,15 @@ impl Store for Ledger {
         each_store!(self, store => store.top_up(id))
     }
 
-    async fn due(&self) -> Result<Vec<TopUpId>, StoreError> {
+    async fn book(&self, payer: &PayerId) -> Result<Book, StoreError> {
+        each_store!(self, store => store.book(payer))
+    }
+
+    async fn payers(&self) -> Result<Vec<PayerId>, StoreError> {
+        each_store!(self, store => store.payers())
+    }
+
+    async fn due(&self) -> Result<Vec<Due>, StoreError> {
         each_store!(self, store => store.due())
     }
 }
@@ -263,8 +278,9 @@ pub async fn fund<S: Store>(store: &S, payer: &PayerId, money: Money) -> Result<
     let head = store.load(payer).await?;
     let number = head.account(currency).ended + 1;
     let method = "pm_test".parse().map_err(StoreError::new)?;
-    let call = String::new();
-    let open = Command::OpenTopUp { currency, number, needed: None, method, card: *payer, call };
+    let needed = Some(farebox_protocol::Micros::MAX);
+    let (card, call) = (*payer, String::new());
+    let open = Command::OpenTopUp { currency, number, needed, method, card, call };
     store.apply(payer, &open).await?;
     let totals = Totals { received: money.micros(), ..Totals::default() };
     let intent = format!("pi_test_{number}");

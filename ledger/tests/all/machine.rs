@@ -1,7 +1,8 @@
 //! What each command does to a book.
 
+use farebox_ledger::book::{Line, Route};
 use farebox_ledger::conformance::Model;
-use farebox_ledger::{Command, Outcome, Proof, Timestamp, Totals};
+use farebox_ledger::{Command, Outcome, Proof, Then, Timestamp, Totals};
 use farebox_protocol::{Currency, ErrorCode, Micros, PayerId, PaymentMethodId, usd};
 
 const USD: Currency = Currency::USD;
@@ -21,12 +22,13 @@ fn observe(number: u64, seen_version: u64, received: Micros) -> Command {
 }
 
 fn reserve(id: u128, amount: Micros) -> Command {
-    let proof = Proof::Credential { generation: 1 };
-    Command::Reserve { id: id.into(), currency: USD, amount, proof }
+    let proof = Proof::Credential { generation: 1, number: None };
+    Command::Reserve { id: id.into(), currency: USD, amount, ttl: 1_000, proof, claim: None }
 }
 
 fn settle(id: u128, spent: Micros) -> Command {
-    Command::Settle { id: id.into(), spent }
+    let lines = vec![Line { route: Route::new("/joke"), spent }];
+    Command::Settle { id: id.into(), claim: None, lines, then: Then::Close }
 }
 
 /// Steps a model and asserts each outcome.
@@ -52,7 +54,7 @@ fn a_charge_observed_twice_is_credited_once() {
     let mut steps = funded(five);
     steps.push((observe(1, 0, five), Outcome::Observed { difference: Micros::ZERO }));
     steps.push((observe(1, 1, five), Outcome::Observed { difference: Micros::ZERO }));
-    assert_eq!(run(steps).head().account(USD).available, five);
+    assert_eq!(run(steps).book().head.account(USD).available, five);
 }
 
 #[test]
@@ -81,8 +83,8 @@ fn a_charge_that_succeeds_after_its_top_up_failed_is_credited() {
         (observe(1, 0, five), Outcome::Observed { difference: five }),
         (fail, Outcome::Succeeded),
     ]);
-    assert_eq!(model.head().account(USD).available, five);
-    assert_eq!(model.head().account(USD).ended, 1);
+    assert_eq!(model.book().head.account(USD).available, five);
+    assert_eq!(model.book().head.account(USD).ended, 1);
 }
 
 #[test]
@@ -102,7 +104,7 @@ fn money_that_was_taken_back_leaves_and_returns() {
         Outcome::Insufficient { missing: Micros::new(five.get() + 1).unwrap() },
     ));
     steps.push((observe(1, 2, five), Outcome::Observed { difference: five }));
-    assert_eq!(run(steps).head().account(USD).available, Micros::ZERO);
+    assert_eq!(run(steps).book().head.account(USD).available, Micros::ZERO);
 }
 
 #[test]
@@ -125,7 +127,7 @@ fn a_release_returns_everything() {
     let mut steps = funded(five);
     steps.push((reserve(1, five), Outcome::Reserved { available: Micros::ZERO }));
     steps.push((settle(1, Micros::ZERO), Outcome::Settled { available: five }));
-    assert_eq!(run(steps).head().account(USD).spent, Micros::ZERO);
+    assert_eq!(run(steps).book().head.account(USD).spent, Micros::ZERO);
 }
 
 #[test]
@@ -168,7 +170,7 @@ fn a_later_observation_does_not_bring_back_a_card_that_was_forgotten() {
         observe(1, 1, usd!("6").micros()),
         Outcome::Observed { difference: usd!("1").micros() },
     ));
-    assert!(run(steps).head().known.is_empty());
+    assert!(run(steps).book().head.known.is_empty());
 }
 
 #[test]
@@ -177,7 +179,9 @@ fn revoking_ends_credentials_and_forgets_cards() {
         id: id.into(),
         currency: USD,
         amount: Micros::ZERO,
+        ttl: 1_000,
         proof: Proof::Method(method("pm_1")),
+        claim: None,
     };
     let available = usd!("5").micros();
     let mut steps = funded(available);
@@ -195,16 +199,16 @@ fn the_seventeenth_card_displaces_the_least_recently_used() {
     steps.push((link(0), Outcome::Linked)); // used again
     steps.push((link(16), Outcome::Linked));
     let model = run(steps);
-    assert!(model.head().knows(&method("pm_0")) && !model.head().knows(&method("pm_1")));
-    assert_eq!(model.head().known.len(), 16);
+    assert!(model.book().head.knows(&method("pm_0")) && !model.book().head.knows(&method("pm_1")));
+    assert_eq!(model.book().head.known.len(), 16);
 }
 
 #[test]
 fn a_card_belongs_to_who_showed_it_first() {
     let [first, second] = [[1; 32], [2; 32]].map(PayerId::from_bytes);
     run(vec![
-        (Command::ClaimCard { owner: first }, Outcome::Owner(first)),
-        (Command::ClaimCard { owner: second }, Outcome::Owner(first)),
+        (Command::OwnCard { owner: first }, Outcome::Owner(first)),
+        (Command::OwnCard { owner: second }, Outcome::Owner(first)),
     ]);
 }
 
@@ -227,8 +231,11 @@ fn a_customer_is_replaced_only_by_who_knows_it() {
 fn currencies_never_meet() {
     let jpy: Currency = "jpy".parse().unwrap();
     let mut model = run(funded(usd!("5").micros()));
-    let proof = Proof::Credential { generation: 1 };
-    let yen = Command::Reserve { id: 1.into(), currency: jpy, amount: usd!("1").micros(), proof };
+    let Command::Reserve { id, amount, ttl, proof, claim, .. } = reserve(1, usd!("1").micros())
+    else {
+        panic!("it reserves")
+    };
+    let yen = Command::Reserve { id, currency: jpy, amount, ttl, proof, claim };
     let missing = usd!("1").micros();
     assert_eq!(model.step(&yen, Timestamp::from_millis(2)), Ok(Outcome::Insufficient { missing }));
 }

@@ -2,7 +2,7 @@
 
 use farebox_ledger::conformance::{agrees, histories, replay};
 use farebox_ledger::store::Memory;
-use farebox_ledger::{Command, FirstRecord, Ledger, Store as _};
+use farebox_ledger::{Command, FirstRecord, Ledger, Options, Store as _};
 use farebox_protocol::{Currency, ErrorCode, PayerId};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -36,7 +36,7 @@ proptest! {
         let payer = PayerId::from_bytes(seed);
         let first = FirstRecord::new("check", "sandbox", None);
         block_on(async {
-            let store = Ledger::open(&url, &first).await.unwrap();
+            let store = Ledger::open(&url, &first, Options::default()).await.unwrap();
             let model = replay(&store, &payer, &history).await?;
             // Everything up to here is on disk once a durable command is answered.
             let barrier = Command::FailTopUp {
@@ -47,7 +47,7 @@ proptest! {
             store.apply(&payer, &barrier).await.unwrap();
             drop(store);
 
-            let store = Ledger::open(&url, &first).await.unwrap();
+            let store = Ledger::open(&url, &first, Options::default()).await.unwrap();
             agrees(&store, &payer, &model.restarted()).await
         })
         .map_err(TestCaseError::fail)?;

@@ -1,32 +1,25 @@
-//! What a book holds: a small head, and entries found by id.
-//!
-//! A command reads and writes the head and at most one entry, so its cost does not grow with
-//! the book.
-//!
-//! ```
-//! use farebox_ledger::Head;
-//! use farebox_protocol::Currency;
-//!
-//! let head = Head::default();
-//! assert_eq!(head.account(Currency::USD).available.get(), 0);
-//! assert!(head.is_conserved());
-//! ```
+//! The part of a book that every command reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use farebox_protocol::{Currency, ErrorCode, Micros, PayerId, PaymentMethodId};
+use farebox_protocol::{Currency, Micros, PayerId, PaymentMethodId};
 use serde::{Deserialize, Serialize};
 
+use super::names::{FreezeReason, Label};
 use crate::clock::Timestamp;
 use crate::machine::Proof;
 
 /// The most PaymentMethods a payer is known by; the least recently used gives way.
 pub const KNOWN_METHODS_MAX: usize = 16;
+/// The most further credentials that a payer has at one time.
+pub const CREDENTIALS_MAX: usize = 64;
+/// The most reasons for which a payer is frozen at one time.
+pub const FREEZES_MAX: usize = 64;
 
 /// The part of a book that every command reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// Counts the commands that changed the book.
+    /// Counts the changes of the book.
     pub seq: u64,
     /// The time of the last change. It never goes back.
     pub last: Timestamp,
@@ -42,6 +35,15 @@ pub struct Head {
     /// PaymentMethods that may spend without a credential, least recently used first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known: Vec<PaymentMethodId>,
+    /// Why the payer is frozen; while a reason remains, it can neither spend nor pay.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub frozen: BTreeSet<FreezeReason>,
+    /// Further credentials, by number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<u16, IssuedCredential>,
+    /// The highest number of a credential that was ever issued.
+    #[serde(default)]
+    pub issued: u16,
     /// Money, by currency. Amounts of two currencies never meet.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub accounts: BTreeMap<Currency, Account>,
@@ -56,6 +58,9 @@ impl Default for Head {
             owner: None,
             customer: None,
             known: Vec::new(),
+            frozen: BTreeSet::new(),
+            credentials: BTreeMap::new(),
+            issued: 0,
             accounts: BTreeMap::new(),
         }
     }
@@ -75,7 +80,10 @@ impl Head {
     /// Whether whoever brings `proof` may spend.
     pub fn accepts(&self, proof: &Proof) -> bool {
         match proof {
-            Proof::Credential { generation } => *generation == self.generation,
+            Proof::Credential { generation, number } => {
+                let stands = number.is_none_or(|number| self.credentials.contains_key(&number));
+                *generation == self.generation && stands
+            }
             Proof::Method(method) => self.knows(method),
         }
     }
@@ -92,13 +100,8 @@ impl Head {
         self.known.push(method.clone());
     }
 
-    /// Whether every account holds what was paid into it (invariant I1 of `spec/ledger.md`).
-    pub fn is_conserved(&self) -> bool {
-        self.accounts.values().all(|account| account.is_conserved())
-    }
-
-    /// Returns what is reserved. Reservations without a key are not written to disk: after a
-    /// crash their requests are gone, and so is their claim on the money.
+    /// Returns what is reserved, to accounts and to the limits of credentials. Reservations are
+    /// not written to disk: after a crash their requests are gone, and so is their claim on money.
     pub(crate) fn release_reservations(&mut self) {
         for account in self.accounts.values_mut() {
             // Both are parts of one account, so their sum is in range.
@@ -106,17 +109,65 @@ impl Head {
                 account.available.checked_add(account.reserved).unwrap_or(account.available);
             account.reserved = Micros::ZERO;
         }
+        for credential in self.credentials.values_mut() {
+            credential.reserved = Micros::ZERO;
+        }
     }
 }
 
+/// A credential that was issued beside the payer's own, one per agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedCredential {
+    /// What its holder calls it.
+    pub label: Label,
+    /// When it was issued.
+    pub issued: Timestamp,
+    /// The most it may ever spend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+    /// What it spent of its limit.
+    #[serde(default)]
+    pub spent: Micros,
+    /// What its requests in flight have set aside of its limit.
+    #[serde(default)]
+    pub reserved: Micros,
+    /// The day on which it was used last, in days since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<u32>,
+}
+
+impl IssuedCredential {
+    /// What it may still reserve in `currency`; `None`: it has no limit.
+    pub fn left(&self, currency: Currency) -> Option<Micros> {
+        let limit = self.limit?;
+        if limit.currency != currency {
+            return Some(Micros::ZERO);
+        }
+        let used = self.spent.checked_add(self.reserved).unwrap_or(limit.amount);
+        Some(limit.amount.checked_sub(used).unwrap_or_default())
+    }
+}
+
+/// An amount in one currency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// The only currency that is spent.
+    pub currency: Currency,
+    /// How much.
+    pub amount: Micros,
+}
+
 /// A payer's money in one currency. Always:
-/// `available + reserved + spent = received - refunded - withdrawn`.
+/// `available + reserved + refunding + spent = received - refunded - withdrawn`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// What can be spent. Below zero only after money was taken back.
     pub available: Micros,
     /// What requests in flight have set aside.
     pub reserved: Micros,
+    /// What open refunds have set aside.
+    #[serde(default)]
+    pub refunding: Micros,
     /// What was spent, ever.
     pub spent: Micros,
     /// What cards paid, ever, as Stripe says.
@@ -137,99 +188,20 @@ impl Account {
         number <= self.ended || self.open == Some(number)
     }
 
-    /// Whether the account holds what was paid into it.
+    /// Whether the account holds what was paid into it (invariant I1 of `spec/ledger.md`).
     pub fn is_conserved(&self) -> bool {
-        let held = self.available.get() + self.reserved.get() + self.spent.get();
+        let (reserved, refunding) = (self.reserved.get(), self.refunding.get());
+        let held = self.available.get() + reserved + refunding + self.spent.get();
         held == self.received.get() - self.refunded.get() - self.withdrawn.get()
     }
-}
 
-/// Names a reservation. Random, and never derived from what a caller sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ReservationId(u128);
-
-impl From<u128> for ReservationId {
-    fn from(id: u128) -> Self {
-        ReservationId(id)
-    }
-}
-
-/// Names an entry of a book.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EntryId {
-    /// Money set aside.
-    Reservation(ReservationId),
-    /// The account and the number of a top-up.
-    TopUp(Currency, u64),
-}
-
-/// A row of a book.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// Money set aside for a request in flight; gone once it is settled.
-    Reservation {
-        /// The account.
-        currency: Currency,
-        /// How much.
-        amount: Micros,
-    },
-    /// A card charge that becomes credit; kept for ever.
-    TopUp(TopUp),
-}
-
-/// A card charge that becomes credit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TopUp {
-    /// When it was opened.
-    pub opened: Timestamp,
-    /// What is charged.
-    pub method: PaymentMethodId,
-    /// The book that is named after the card. Once the charge succeeded, the card is the payer's.
-    pub card: PayerId,
-    /// How it stands.
-    pub state: TopUpState,
-    /// What Stripe says about its charge: absolute totals.
-    pub totals: Totals,
-    /// Counts the observations, so that an older one is never taken for a newer one.
-    pub version: u64,
-}
-
-/// How a top-up stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TopUpState {
-    /// The charge may run at any time, or may have run. `call` is the encoded request to
-    /// Stripe, which whoever drives the top-up sends byte for byte.
-    Open {
-        /// The encoded request; opaque to the ledger.
-        call: String,
-    },
-    /// Stripe says that money was received.
-    Succeeded {
-        /// The PaymentIntent.
-        intent: String,
-    },
-    /// It ended without money.
-    Failed {
-        /// What its payer is told.
-        code: ErrorCode,
-    },
-}
-
-/// Absolute totals of a charge, as read from Stripe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
-    /// What the card paid.
-    pub received: Micros,
-    /// What was refunded to it.
-    pub refunded: Micros,
-    /// What disputes took, less what they gave back.
-    pub withdrawn: Micros,
-}
-
-impl Totals {
-    /// What the charge is worth to its account.
-    pub fn net(self) -> Option<Micros> {
-        self.received.checked_sub(self.refunded)?.checked_sub(self.withdrawn)
+    /// Whether nothing but money taken back overdraws it (invariant I2).
+    pub fn is_within_bounds(&self) -> bool {
+        let taken = self.refunded.get() + self.withdrawn.get().max(0);
+        let none_negative =
+            [self.reserved, self.refunding, self.spent, self.received, self.refunded]
+                .iter()
+                .all(|sum| *sum >= Micros::ZERO);
+        none_negative && self.available.get() >= -taken
     }
 }

@@ -1,0 +1,138 @@
+//! How a book is laid out in the file.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `heads` | payer | head, as JSON |
+//! | `entries` | payer, `t`, currency, number | top-up, as JSON |
+//! | | payer, `k`, key | claim that was charged, as JSON |
+//! | | payer, `u`, hour, currency, route | micros, as JSON |
+//! | `due` | until, payer, key | nothing: a claim to forget |
+//! | `meta` | `first` | first record, as JSON |
+//!
+//! Numbers are big-endian, so that rows stand in their order.
+
+use farebox_protocol::{Currency, Micros, PayerId};
+use redb::TableDefinition;
+
+use super::Fault;
+use crate::book::{
+    Book, Claim, ClaimKey, ClaimState, Entry, EntryId, Route, USAGE_HOURS, UsageKey,
+};
+use crate::clock::Timestamp;
+use crate::machine::CLAIM_KEPT_MILLIS;
+
+type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+pub(super) const HEADS: Table = TableDefinition::new("heads");
+pub(super) const ENTRIES: Table = TableDefinition::new("entries");
+pub(super) const DUE: Table = TableDefinition::new("due");
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(super) const FIRST: &str = "first";
+
+const PAYER_BYTES: usize = 32;
+const TOP_UP: u8 = b't';
+const CLAIM: u8 = b'k';
+const USAGE: u8 = b'u';
+
+fn key(payer: &PayerId, kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = payer.as_bytes().to_vec();
+    key.push(kind);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+/// The key of an entry; reservations have none.
+pub(super) fn entry_key(payer: &PayerId, id: EntryId) -> Option<Vec<u8>> {
+    match id {
+        EntryId::Reservation(_) => None,
+        EntryId::Claim(claim) => Some(key(payer, CLAIM, &[claim.as_bytes()])),
+        EntryId::TopUp(currency, number) => {
+            Some(key(payer, TOP_UP, &[currency.code().as_bytes(), &number.to_be_bytes()]))
+        }
+    }
+}
+
+pub(super) fn usage_key(payer: &PayerId, row: &UsageKey) -> Vec<u8> {
+    let UsageKey { hour, currency, route } = row;
+    let parts = [&hour.to_be_bytes(), currency.code().as_bytes(), route.as_str().as_bytes()];
+    key(payer, USAGE, &parts)
+}
+
+/// The usage rows of a payer that are forgotten at `now`.
+pub(super) fn forgotten_usage(payer: &PayerId, now: Timestamp) -> std::ops::Range<Vec<u8>> {
+    let first_kept = now.hour().saturating_sub(USAGE_HOURS);
+    key(payer, USAGE, &[])..key(payer, USAGE, &[&first_kept.to_be_bytes()])
+}
+
+/// All entries of a payer.
+pub(super) fn of_payer(payer: &PayerId) -> std::ops::RangeInclusive<Vec<u8>> {
+    key(payer, 0, &[])..=key(payer, u8::MAX, &[])
+}
+
+pub(super) fn due_key(until: Timestamp, payer: &PayerId, claim: &ClaimKey) -> Vec<u8> {
+    let mut key = due_before(until);
+    key.extend_from_slice(payer.as_bytes());
+    key.extend_from_slice(claim.as_bytes());
+    key
+}
+
+/// Sorts before every claim that is due later.
+pub(super) fn due_before(until: Timestamp) -> Vec<u8> {
+    // Times are after 1970.
+    u64::try_from(until.millis()).unwrap_or(0).to_be_bytes().to_vec()
+}
+
+pub(super) fn read_due(key: &[u8]) -> Result<(PayerId, EntryId), Fault> {
+    let (_, rest) = key.split_at_checked(8).ok_or("a due row is too short")?;
+    let (payer, claim) = rest.split_at_checked(PAYER_BYTES).ok_or("a due row is too short")?;
+    let claim = ClaimKey::from_bytes(claim.try_into()?);
+    Ok((PayerId::from_bytes(payer.try_into()?), EntryId::Claim(claim)))
+}
+
+/// What is written of an entry. A claim in flight that was partly spent is written as charged:
+/// only a crash leaves it so, and then its request has ended.
+pub(super) fn written(entry: &Entry) -> Entry {
+    match entry {
+        Entry::Claim(Claim { id, fingerprint, state: ClaimState::InFlight(open) }) => {
+            let until = open.until.after(CLAIM_KEPT_MILLIS);
+            let state = ClaimState::Done { currency: open.currency, charged: open.total(), until };
+            Entry::Claim(Claim { id: *id, fingerprint: *fingerprint, state })
+        }
+        other => other.clone(),
+    }
+}
+
+/// Adds a row to a book, unless memory has a newer one.
+pub(super) fn add_row(book: &mut Book, key: &[u8], value: &[u8]) -> Result<(), Fault> {
+    let (_, rest) = key.split_at_checked(PAYER_BYTES).ok_or("a row is too short")?;
+    let (&kind, rest) = rest.split_first().ok_or("a row has no kind")?;
+    match kind {
+        TOP_UP => {
+            let (currency, number) = read_currency(rest)?;
+            let id = EntryId::TopUp(currency, u64::from_be_bytes(number.try_into()?));
+            let entry: Entry = serde_json::from_slice(value)?;
+            book.entries.entry(id).or_insert(entry);
+        }
+        CLAIM => {
+            let id = EntryId::Claim(ClaimKey::from_bytes(rest.try_into()?));
+            let entry: Entry = serde_json::from_slice(value)?;
+            book.entries.entry(id).or_insert(entry);
+        }
+        USAGE => {
+            let (hour, rest) = rest.split_at_checked(4).ok_or("a usage row is too short")?;
+            let (currency, route) = read_currency(rest)?;
+            let hour = u32::from_be_bytes(hour.try_into()?);
+            let key = UsageKey { hour, currency, route: Route::new(std::str::from_utf8(route)?) };
+            let micros: Micros = serde_json::from_slice(value)?;
+            let row = book.usage.entry(key).or_default();
+            *row = row.checked_add(micros).ok_or("a usage row is out of range")?;
+        }
+        _ => return Err("a row of a kind that this version does not know".into()),
+    }
+    Ok(())
+}
+
+fn read_currency(bytes: &[u8]) -> Result<(Currency, &[u8]), Fault> {
+    let (code, rest) = bytes.split_at_checked(3).ok_or("a row is too short")?;
+    Ok((std::str::from_utf8(code)?.parse()?, rest))
+}

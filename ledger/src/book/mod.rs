@@ -50,7 +50,8 @@ pub struct UsageKey {
 pub const USAGE_HOURS: u32 = 13 * 7 * 24;
 
 /// A whole book. Stores that keep books in memory keep them as this.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Rows", into = "Rows")]
 pub struct Book {
     /// What every command reads.
     pub head: Head,
@@ -58,6 +59,34 @@ pub struct Book {
     pub entries: HashMap<EntryId, Entry>,
     /// What was spent where, by the hour.
     pub usage: HashMap<UsageKey, Micros>,
+}
+
+/// A book as text: JSON has no keys but strings.
+#[derive(Serialize, Deserialize)]
+struct Rows {
+    head: Head,
+    entries: Vec<(EntryId, Entry)>,
+    usage: Vec<(UsageKey, Micros)>,
+}
+
+impl From<Rows> for Book {
+    fn from(Rows { head, entries, usage }: Rows) -> Self {
+        Book { head, entries: entries.into_iter().collect(), usage: usage.into_iter().collect() }
+    }
+}
+
+impl From<Book> for Rows {
+    fn from(Book { head, entries, usage }: Book) -> Self {
+        let mut rows = Rows {
+            head,
+            entries: entries.into_iter().collect(),
+            usage: usage.into_iter().collect(),
+        };
+        // The same book is the same text.
+        rows.entries.sort_unstable_by_key(|(id, _)| *id);
+        rows.usage.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        rows
+    }
 }
 
 impl Book {

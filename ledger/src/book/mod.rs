@@ -102,7 +102,7 @@ impl Book {
         mut changed: impl FnMut(&EntryId, Option<&Entry>),
     ) -> Applied {
         let at = at.max(self.head.last);
-        if let Some(id @ EntryId::Claim(_)) = command.entry() {
+        if let (Some(id @ EntryId::Claim(_)), false) = (command.entry(), is_expire(command)) {
             self.expire(id, at, &mut changed);
         }
         let mut outcome = self.step(command, at, &mut changed);
@@ -197,6 +197,10 @@ impl Book {
         }
         Ok(())
     }
+}
+
+fn is_expire(command: &Command) -> bool {
+    matches!(command, Command::Expire { .. })
 }
 
 /// What an account's entries add up to.

@@ -40,7 +40,11 @@ pub mod dynamic;
 mod embedded;
 mod first;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 
+#[cfg(feature = "redis")]
+pub use self::redis::Redis;
 pub use embedded::Embedded;
 pub(crate) use first::SCHEMA;
 pub use first::{FirstRecord, OpenError};
@@ -131,6 +135,9 @@ pub enum Ledger {
     Memory(Memory),
     /// Books in a file.
     Embedded(Embedded),
+    /// Books in Redis.
+    #[cfg(feature = "redis")]
+    Redis(Redis),
     /// A store of somebody else's.
     Custom(Box<dyn dynamic::DynStore>),
 }
@@ -172,8 +179,27 @@ impl Ledger {
                 let (embedded, first) = Embedded::open(path.as_ref(), first, options).await?;
                 Ok((Ledger::Embedded(embedded), first))
             }
+            #[cfg(feature = "redis")]
+            (Some((scheme, _)), first) if scheme.starts_with("redis") => {
+                let (redis, first) = Redis::open(url, first).await?;
+                Ok((Ledger::Redis(redis), first))
+            }
             _ => Err(OpenError::Url(url.to_owned())),
         }
+    }
+
+    /// Accepts that parts of a ledger in Redis have lost their records: they begin anew, empty.
+    /// Answers how many parts there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::open`]. Other stores have no parts that can be lost.
+    pub async fn adopt(url: &str) -> Result<usize, OpenError> {
+        #[cfg(feature = "redis")]
+        if url.starts_with("redis") {
+            return Redis::adopt(url).await;
+        }
+        Err(OpenError::Url(url.to_owned()))
     }
 
     /// Waits until everything that was answered up to now is on disk, in the embedded store.
@@ -184,7 +210,7 @@ impl Ledger {
     pub async fn flush(&self) -> Result<(), StoreError> {
         match self {
             Ledger::Embedded(store) => store.flush().await,
-            Ledger::Memory(_) | Ledger::Custom(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -203,6 +229,8 @@ impl Ledger {
                 Ok(())
             }
             Ledger::Embedded(store) => store.restore(payer, book).await,
+            #[cfg(feature = "redis")]
+            Ledger::Redis(store) => store.restore(payer, book).await,
             Ledger::Custom(_) => Err(StoreError::new("this store cannot be restored into")),
         }
     }
@@ -213,6 +241,8 @@ impl fmt::Debug for Ledger {
         match self {
             Ledger::Memory(store) => store.fmt(f),
             Ledger::Embedded(store) => store.fmt(f),
+            #[cfg(feature = "redis")]
+            Ledger::Redis(store) => store.fmt(f),
             Ledger::Custom(_) => f.write_str("Custom(..)"),
         }
     }
@@ -223,6 +253,8 @@ macro_rules! each_store {
         match $self {
             Ledger::Memory($store) => $call.await,
             Ledger::Embedded($store) => $call.await,
+            #[cfg(feature = "redis")]
+            Ledger::Redis($store) => $call.await,
             Ledger::Custom($store) => $call.await,
         }
     };

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
-    Answer, Bank, Program, Provider, by_card, by_credential, card, eventually, get, whole_machine,
+    Answer, Bank, Program, Provider, by_card, by_credential, card, eventually, get, number,
+    whole_machine,
 };
 
 const PRICE: i64 = 100;
@@ -114,10 +115,6 @@ impl Moments {
         self.0 ^= self.0 << 17;
         Duration::from_millis(20 + self.0 % 400)
     }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 fn environment(bank: &Bank, folder: &TempDir) -> Vec<(&'static str, String)> {

@@ -5,6 +5,7 @@ mod client;
 mod gate;
 mod process;
 mod provider;
+mod redis;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub(crate) use client::{Answer, Crowd, by_card, by_credential, get, raw, send};
 pub(crate) use gate::{Fault, Gate};
 pub(crate) use process::{Program, refusal, run};
 pub(crate) use provider::{Books, Provider, app, balance, serve};
+pub(crate) use redis::{Cluster, Cut, Persistence, Redis, Sentinel, Setup};
 
 /// Held by tests that use all of the machine, so that they do not disturb each other.
 pub(crate) async fn whole_machine() -> MutexGuard<'static, ()> {
@@ -38,4 +40,9 @@ pub(crate) async fn eventually<T: std::fmt::Debug>(
         assert!(Instant::now() < deadline, "after {within:?} it is still {answer:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A number from the environment.
+pub(crate) fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }

@@ -10,6 +10,7 @@
 //! - [`machine`]: [`Command`], [`Outcome`] and [`transition`]
 //! - [`statement`]: what a payer's money did, newest first
 //! - [`audit`]: every balance recomputed, and the totals a bookkeeper asks for
+//! - [`backup`]: a ledger as lines of text, to keep or to move
 //! - [`store`]: the [`Store`] contract, and [`Ledger`], the store chosen at run time
 //! - [`clock`]: time, injected
 //! - `conformance` (feature of that name): the suite that every store must pass
@@ -44,6 +45,7 @@
 //! ```
 
 pub mod audit;
+pub mod backup;
 pub mod book;
 pub mod clock;
 #[cfg(feature = "conformance")]
@@ -57,4 +59,4 @@ pub use book::{
 };
 pub use clock::{Clock, Timestamp};
 pub use machine::{Applied, Command, Durability, Outcome, Proof, Then, Transition, transition};
-pub use store::{Due, FirstRecord, Ledger, OpenError, Options, Store, StoreError};
+pub use store::{Adopted, Due, FirstRecord, Ledger, OpenError, Options, Store, StoreError};

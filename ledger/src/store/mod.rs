@@ -125,6 +125,16 @@ impl fmt::Debug for Options {
     }
 }
 
+/// What [`Ledger::adopt`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Adopted {
+    /// How many parts of the ledger had lost their epoch and have a new one.
+    pub epochs: usize,
+    /// How many payers still have a book.
+    pub payers: usize,
+}
+
 /// The store that was chosen at run time.
 pub enum Ledger {
     /// Books in memory, gone with the process.
@@ -159,6 +169,22 @@ impl Ledger {
         Ledger::at(url, None, Options::default()).await
     }
 
+    /// Accepts that the ledger at `url` lost records, so that it answers again.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; [`OpenError::NothingToAdopt`] of a store that cannot lose some records and
+    /// keep others.
+    pub async fn adopt(url: &str) -> Result<Adopted, OpenError> {
+        match url.split_once(':') {
+            Some(("memory", "")) => Err(OpenError::NothingToAdopt(url.to_owned())),
+            Some(("embedded", path)) if !path.is_empty() => {
+                Err(OpenError::NothingToAdopt(url.to_owned()))
+            }
+            _ => Err(OpenError::Url(url.to_owned())),
+        }
+    }
+
     async fn at(
         url: &str,
         first: Option<&FirstRecord>,
@@ -188,15 +214,16 @@ impl Ledger {
         }
     }
 
-    /// Puts a book of a backup in its place.
+    /// Puts a book of a backup in its place. Requests that were in flight have ended.
     ///
     /// # Errors
     ///
     /// The store's. A payer that has a book already keeps it: restore into a new ledger.
-    pub async fn restore(&self, payer: PayerId, book: Book) -> Result<(), StoreError> {
+    pub async fn restore(&self, payer: PayerId, mut book: Book) -> Result<(), StoreError> {
         if self.load(&payer).await?.seq > 0 {
             return Err(StoreError::new("the payer has a book already"));
         }
+        book.end_requests();
         match self {
             Ledger::Memory(store) => {
                 store.restore(payer, book);

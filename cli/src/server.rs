@@ -27,7 +27,9 @@ pub(crate) struct Server {
 
 #[derive(Deserialize)]
 pub(crate) struct BooksPage {
-    pub(crate) first: FirstRecord,
+    /// A store of somebody else's has none.
+    #[serde(default)]
+    pub(crate) first: Option<FirstRecord>,
     pub(crate) books: Vec<BookRow>,
     #[serde(default)]
     pub(crate) next: Option<PayerId>,
@@ -163,11 +165,13 @@ impl Server {
             (StatusCode::OK, ..) => serde_json::from_slice(&body).map_err(|error| {
                 format!("{at} does not answer as admin routes do: check --url ({error})").into()
             }),
-            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, ..) => {
+            (StatusCode::UNAUTHORIZED, ..) => {
                 Err("the server refuses the token: set FAREBOX_ADMIN_TOKEN to its admin token"
                     .into())
             }
-            (StatusCode::NOT_FOUND, Some(payer), Some(_)) => Err(unknown(payer)),
+            (StatusCode::NOT_FOUND, Some(payer), Some(_)) => {
+                Err(unknown(payer, &format!("at {at}")))
+            }
             (_, _, Some(Refusal { error })) => {
                 Err(format!("the server refuses ({}): {}", status.as_u16(), tame(&error)).into())
             }

@@ -1,7 +1,7 @@
 //! What is known of a payer, on one sheet: what the admin routes answer, and how it is shown.
 
 use farebox_ledger::book::Limit;
-use farebox_ledger::{Account, Book};
+use farebox_ledger::{Account, Book, Timestamp};
 use farebox_protocol::{Currency, Micros, PayerId};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,7 @@ pub(crate) struct Sheet {
 pub(crate) struct CredentialRow {
     pub(crate) number: u16,
     label: String,
+    issued: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limit: Option<Limit>,
     spent: Micros,
@@ -47,7 +48,9 @@ pub(crate) struct AccountRow {
     received: Micros,
     refunded: Micros,
     withdrawn: Micros,
+    /// The number of the top-up of which it is not known what became.
     open_top_up: Option<u64>,
+    /// How many have ended.
     top_ups: u64,
 }
 
@@ -57,6 +60,7 @@ impl Sheet {
         let credentials = head.credentials.iter().map(|(&number, credential)| CredentialRow {
             number,
             label: credential.label.to_string(),
+            issued: credential.issued,
             limit: credential.limit,
             spent: credential.spent,
             reserved: credential.reserved,
@@ -132,7 +136,7 @@ impl Sheet {
     }
 
     fn issued(&self) -> String {
-        let heads = ["credential", "label", "spent", "reserved", "limit", "last used"];
+        let heads = ["credential", "label", "issued", "spent", "reserved", "limit", "last used"];
         let mut rows = vec![heads.map(|head| Cell::left(head).style(DIM)).to_vec()];
         for row in &self.credentials {
             // Only a credential with a limit counts what it spends.
@@ -143,10 +147,11 @@ impl Sheet {
             let limit = row.limit.map_or("none".to_owned(), |limit| {
                 format!("{} {}", counted(limit.amount), limit.currency)
             });
-            let day = |day| terminal::utc(i64::from(day) * 86_400_000, "%Y-%m-%d");
+            let day = |day: u32| terminal::utc(i64::from(day) * 86_400_000, "%Y-%m-%d");
             rows.push(vec![
                 Cell::right(row.number.to_string()),
                 Cell::left(terminal::tame(&row.label)),
+                Cell::left(day(row.issued.day())),
                 Cell::right(counted(row.spent)),
                 Cell::right(counted(row.reserved)),
                 Cell::right(limit),
@@ -169,7 +174,7 @@ impl AccountRow {
             refunded: account.refunded,
             withdrawn: account.withdrawn,
             open_top_up: account.open,
-            top_ups: account.ended + u64::from(account.open.is_some()),
+            top_ups: account.ended,
         }
     }
 }

@@ -197,13 +197,13 @@ async fn patiently<T>(opened: impl Future<Output = T>) -> T {
 async fn known(ledger: &Ledger, payer: PayerId) -> Result<Book, Fault> {
     let book = ledger.book(&payer).await?;
     if book.head.seq == 0 {
-        return Err(unknown(payer));
+        return Err(unknown(payer, "in this ledger"));
     }
     Ok(book)
 }
 
-pub(crate) fn unknown(payer: PayerId) -> Fault {
-    format!("there is no payer {payer} in this ledger: `farebox account list` names them").into()
+pub(crate) fn unknown(payer: PayerId, place: &str) -> Fault {
+    format!("there is no payer {payer} {place}: `farebox account list` names them").into()
 }
 
 /// Books in memory are gone with their process, so there is nothing to look after.
@@ -241,7 +241,9 @@ enum Rest {
 impl Books<'_> {
     /// What the ledger was made for.
     pub(crate) fn first(&self) -> Result<&FirstRecord, Fault> {
-        self.first.as_ref().ok_or_else(|| "the server did not say what its ledger is for".into())
+        self.first.as_ref().ok_or_else(|| {
+            "the server's ledger is a store of somebody else's: back it up as that is done".into()
+        })
     }
 
     /// How many books there are, or were when this began.
@@ -279,7 +281,7 @@ impl Books<'_> {
         self.ahead = page.books.into_iter().map(|row| (row.payer, row.book)).collect();
         self.rest = page.next.map_or(Rest::End, |next| Rest::After(Some(next)));
         self.payers = self.payers.max(page.payers);
-        self.first.get_or_insert(page.first);
+        self.first = self.first.take().or(page.first);
         Ok(())
     }
 }

@@ -77,7 +77,7 @@ async fn account(State(ledger): Ledger, Path(payer): Path<String>) -> Answer {
     });
     let credentials = head.credentials.iter().map(|(number, credential)| {
         json!({
-            "number": number, "label": credential.label, "spent": credential.spent,
+            "number": number, "label": credential.label, "issued": credential.issued, "spent": credential.spent,
             "reserved": credential.reserved,
         })
     });

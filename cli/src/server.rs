@@ -18,6 +18,8 @@ use crate::terminal::tame;
 
 /// How many books are asked for at once.
 const BOOKS: usize = 500;
+/// The most lines of a statement that the routes give at once; more are refused.
+const LINES_MAX: usize = 200;
 
 pub(crate) struct Server {
     base: Url,
@@ -99,7 +101,7 @@ impl Server {
         limit: usize,
     ) -> Result<Page, Fault> {
         let from = from.map_or_else(String::new, |from| format!("&cursor={from}"));
-        let path = format!("accounts/{payer}/statement?limit={}{from}", limit.min(1_000));
+        let path = format!("accounts/{payer}/statement?limit={}{from}", limit.min(LINES_MAX));
         self.get(&path, Some(payer)).await
     }
 

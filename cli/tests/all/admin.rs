@@ -92,6 +92,9 @@ async fn statement_of(State(ledger): Ledger, Path(payer): Path<String>, query: R
     let (_, book) = known(&ledger, &payer).await?;
     let cursor = asked(&query, "cursor");
     let limit: usize = asked(&query, "limit").unwrap();
+    if limit > 200 {
+        return Err(refuse(StatusCode::BAD_REQUEST, "`limit` is out of range"));
+    }
     Ok(Json(json!(statement::page(&book, cursor, limit.min(PAGE)))))
 }
 

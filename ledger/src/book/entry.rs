@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{ClaimKey, Fingerprint, ReservationId, Route};
 use crate::clock::Timestamp;
+use crate::machine::CLAIM_KEPT_MILLIS;
 
 /// Names an entry of a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,6 +44,22 @@ impl Entry {
             Entry::Reservation(open) => Some(open),
             Entry::Claim(Claim { state: ClaimState::InFlight(open), .. }) => Some(open),
             _ => None,
+        }
+    }
+
+    /// What is left once the request that the entry serves has ended without settling: nothing of
+    /// a reservation; of a claim that was partly spent, that it was charged.
+    pub(crate) fn after_request(self) -> Option<Entry> {
+        match self {
+            Entry::Reservation(_) => None,
+            Entry::Claim(Claim { id, fingerprint, state: ClaimState::InFlight(open) }) => {
+                let charged = open.total();
+                let until = open.until.after(CLAIM_KEPT_MILLIS);
+                let state = ClaimState::Done { currency: open.currency, charged, until };
+                let claim = Claim { id, fingerprint, state };
+                (charged > Micros::ZERO).then_some(Entry::Claim(claim))
+            }
+            over => Some(over),
         }
     }
 

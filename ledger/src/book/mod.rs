@@ -126,6 +126,14 @@ impl Book {
         self.usage.retain(|key, _| key.hour >= first);
     }
 
+    /// Ends the requests in flight, as a crash does: what they set aside returns, and what they
+    /// spent stays spent. A backup is a book without requests.
+    pub fn end_requests(&mut self) {
+        self.head.release_reservations();
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        self.entries = entries.filter_map(|(id, row)| Some((id, row.after_request()?))).collect();
+    }
+
     fn expire_due(
         &mut self,
         at: Timestamp,

@@ -3,8 +3,6 @@
 //! Every module holds one property of the whole. Long runs: `FAREBOX_KILLS` is how often the
 //! crash test kills the server, `FAREBOX_SEED` repeats one of its runs.
 
-// The futures of whole systems are deep.
-#![recursion_limit = "256"]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod agents;

@@ -15,11 +15,8 @@ use farebox_protocol::{Currency, Micros, PayerId};
 use redb::TableDefinition;
 
 use super::Fault;
-use crate::book::{
-    Book, Claim, ClaimKey, ClaimState, Entry, EntryId, Route, USAGE_HOURS, UsageKey,
-};
+use crate::book::{Book, ClaimKey, Entry, EntryId, Route, USAGE_HOURS, UsageKey};
 use crate::clock::Timestamp;
-use crate::machine::CLAIM_KEPT_MILLIS;
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -87,19 +84,6 @@ pub(super) fn read_due(key: &[u8]) -> Result<(PayerId, EntryId), Fault> {
     let (payer, claim) = rest.split_at_checked(PAYER_BYTES).ok_or("a due row is too short")?;
     let claim = ClaimKey::from_bytes(claim.try_into()?);
     Ok((PayerId::from_bytes(payer.try_into()?), EntryId::Claim(claim)))
-}
-
-/// What is written of an entry. A claim in flight that was partly spent is written as charged:
-/// only a crash leaves it so, and then its request has ended.
-pub(super) fn written(entry: &Entry) -> Entry {
-    match entry {
-        Entry::Claim(Claim { id, fingerprint, state: ClaimState::InFlight(open) }) => {
-            let until = open.until.after(CLAIM_KEPT_MILLIS);
-            let state = ClaimState::Done { currency: open.currency, charged: open.total(), until };
-            Entry::Claim(Claim { id: *id, fingerprint: *fingerprint, state })
-        }
-        other => other.clone(),
-    }
 }
 
 /// Adds a row to a book, unless memory has a newer one.

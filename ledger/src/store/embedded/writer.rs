@@ -226,7 +226,8 @@ impl Tables<'_> {
         entry: Option<&Entry>,
     ) -> Result<(), Fault> {
         let Some(key) = rows::entry_key(payer, id) else { return Ok(()) };
-        let old = match entry.map(rows::written) {
+        // Only a crash leaves a request in flight on disk, and then it has ended.
+        let old = match entry.and_then(|entry| entry.clone().after_request()) {
             Some(entry) => {
                 if let Some(due) = due_row(payer, id, &entry) {
                     self.due.insert(due.as_slice(), [].as_slice())?;

@@ -126,12 +126,23 @@ impl Book {
         self.usage.retain(|key, _| key.hour >= first);
     }
 
+    /// The book after a crash of a store that keeps reservations in memory only.
+    #[must_use]
+    pub fn interrupted(mut self) -> Book {
+        self.head.release_reservations();
+        let entries = self.entries.into_iter();
+        self.entries = entries.filter_map(|(id, entry)| Some((id, entry.lasting()?))).collect();
+        self
+    }
+
     fn expire_due(
         &mut self,
         at: Timestamp,
         changed: &mut impl FnMut(&EntryId, Option<&Entry>),
     ) -> bool {
-        let mut due: Vec<_> = self.due(at).collect();
+        // Only what holds money: a store need not have the other claims at hand.
+        let holds = |id: &EntryId| self.entries[id].reservation().is_some();
+        let mut due: Vec<_> = self.due(at).filter(holds).collect();
         due.sort_unstable();
         for &id in &due {
             self.expire(id, at, changed);

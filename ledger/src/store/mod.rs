@@ -197,6 +197,8 @@ impl Ledger {
         if self.load(&payer).await?.seq > 0 {
             return Err(StoreError::new("the payer has a book already"));
         }
+        // The requests that were in flight when it was read are over.
+        let book = book.interrupted();
         match self {
             Ledger::Memory(store) => {
                 store.restore(payer, book);

@@ -317,8 +317,8 @@ pub fn timed_histories(commands: usize) -> impl Strategy<Value = Vec<(i64, Comma
 /// A command of any kind.
 pub fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        10 => reserve(),
-        10 => settle(),
+        16 => reserve(),
+        12 => settle(),
         2 => expire(),
         6 => open_top_up(),
         6 => observe(),
@@ -346,7 +346,7 @@ fn reserve() -> impl Strategy<Value = Command> {
     });
     // Some are due at once.
     let ttl = prop_oneof![1 => Just(0_u32), 2 => Just(1_500), 4 => Just(60_000)];
-    (id(), currency(), amount(), ttl, proof(), prop::option::weighted(0.3, claim)).prop_map(
+    (id(), currency(), amount(), ttl, proof(), prop::option::weighted(0.4, claim)).prop_map(
         |(id, currency, amount, ttl, proof, claim)| Command::Reserve {
             id,
             currency,
@@ -389,7 +389,8 @@ fn open_top_up() -> impl Strategy<Value = Command> {
 }
 
 fn totals() -> impl Strategy<Value = Totals> {
-    (0_i64..900, -3_i64..300, -3_i64..300).prop_map(|(received, refunded, withdrawn)| {
+    let taken = || prop_oneof![1 => -3_i64..0, 15 => 0_i64..300];
+    (0_i64..900, taken(), taken()).prop_map(|(received, refunded, withdrawn)| {
         let micros = |units: i64| Micros::new(units * 100).unwrap_or_default();
         Totals {
             received: micros(received),
@@ -434,7 +435,9 @@ fn identity() -> impl Strategy<Value = Command> {
         Command::SetCustomer { customer: name(customer), replaces: replaces.map(name) }
     });
     let reason = || prop_oneof!["operator", "dp_1"].prop_map(|r| r.parse().expect("a reason"));
-    let limit = prop::option::of((currency(), small_amount()))
+    let most = prop_oneof![1 => Just(-1_i64), 9 => 0_i64..40_000]
+        .prop_map(|micros| Micros::new(micros).unwrap_or_default());
+    let limit = prop::option::of((currency(), most))
         .prop_map(|limit| limit.map(|(currency, amount)| Limit { currency, amount }));
     let issue = (1_u16..5, limit).prop_map(|(number, limit)| {
         let label = "agent".parse().expect("a label");

@@ -40,7 +40,23 @@ impl Aim {
         match command {
             Command::Reserve { id, currency, amount, ttl, proof, claim } => {
                 let proof = self.proof(proof);
+                let is_free = |id: &ReservationId| {
+                    self.open().all(|(_, open, _)| open != *id)
+                };
+                let id = (0..6).map(ReservationId::from).find(is_free).unwrap_or(id);
+                let most = Micros::new(self.book.head.account(currency).available.get() / 3);
+                let most = most.unwrap_or_default();
+                let amount = if most > Micros::ZERO { amount.min(most) } else { amount };
                 Command::Reserve { id, currency, amount, ttl, proof, claim }
+            }
+            Command::Expire { id } => {
+                let mut ids: Vec<_> = self.book.entries.iter().collect();
+                ids.retain(|(_, entry)| !matches!(entry, Entry::TopUp(_)));
+                Command::Expire { id: ids.iter().map(|(id, _)| **id).min().unwrap_or(id) }
+            }
+            Command::Unfreeze { reason } => {
+                let reason = self.book.head.frozen.first().cloned().unwrap_or(reason);
+                Command::Unfreeze { reason }
             }
             Command::Settle { id, claim, lines, then } => self.settle(id, claim, lines, then),
             Command::OpenTopUp { currency, needed, method, card, .. } => {
@@ -66,10 +82,11 @@ impl Aim {
                 let call = format!("refund {refund}");
                 Command::OpenRefund { currency, number, refund, amount, call }
             }
-            Command::CloseRefund { currency, number, totals, .. } => {
+            Command::CloseRefund { currency, number, refund: drawn, seen_version, totals } => {
                 let (number, top_up) = self.top_up(currency, number, |t| t.refund.is_some());
                 let refund = top_up.map_or(1, |top_up| top_up.refunds + 1);
-                let seen_version = top_up.map_or(0, |top_up| top_up.version);
+                let fits = top_up.filter(|_| drawn < 3); // some were read too early
+                let seen_version = fits.map_or(seen_version, |top_up| top_up.version);
                 let totals = top_up.map_or(totals, |top_up| refunded(top_up, totals));
                 Command::CloseRefund { currency, number, refund, seen_version, totals }
             }
@@ -92,8 +109,23 @@ impl Aim {
                 let known = number.and_then(|_| head.credentials.keys().next_back().copied());
                 Proof::Credential { generation: head.generation, number: known }
             }
+            Proof::Method(_) if head.known.is_empty() => {
+                Proof::Credential { generation: head.generation, number: None }
+            }
             Proof::Method(method) => Proof::Method(head.known.first().cloned().unwrap_or(method)),
         }
+    }
+
+    /// What is set aside for requests.
+    fn open(&self) -> impl Iterator<Item = (Option<ClaimKey>, ReservationId, Reservation)> {
+        self.book.entries.iter().filter_map(|(entry_id, entry)| {
+            let open = entry.reservation()?.clone();
+            match (*entry_id, entry) {
+                (EntryId::Claim(key), Entry::Claim(found)) => Some((Some(key), found.id, open)),
+                (EntryId::Reservation(id), _) => Some((None, id, open)),
+                _ => None,
+            }
+        })
     }
 
     fn settle(
@@ -103,21 +135,9 @@ impl Aim {
         lines: Vec<Line>,
         then: Then,
     ) -> Command {
-        let open = |(entry_id, entry): (&EntryId, &Entry)| {
-            let open = entry.reservation()?.clone();
-            match (*entry_id, entry) {
-                (EntryId::Claim(key), Entry::Claim(found)) => {
-                    Some((Some(key), found.id, open))
-                }
-                (EntryId::Reservation(id), _) => Some((None, id, open)),
-                _ => None,
-            }
-        };
         let keyed = claim.is_some();
-        let all = self.book.entries.iter().filter_map(open);
-        let Some((claim, id, open)) =
-            all.filter(|(key, ..)| key.is_some() == keyed).max_by_key(|(_, id, _)| *id)
-        else {
+        let fits = |(key, id, _): &(Option<ClaimKey>, _, _)| (key.is_some() == keyed, *id, *key);
+        let Some((claim, id, open)) = self.open().max_by_key(fits) else {
             return Command::Settle { id, claim, lines, then };
         };
         Command::Settle { id, claim, lines: risen(&open, &lines), then }
@@ -159,7 +179,8 @@ fn refunded(top_up: &TopUp, totals: Totals) -> Totals {
     let left = top_up.refund.as_ref().map_or(Micros::ZERO, |refund| refund.left);
     let paid_out = totals.refunded.get() % 3 != 0;
     let sum = known.refunded.checked_add(left).filter(|_| paid_out);
-    Totals { refunded: sum.unwrap_or(known.refunded), ..known }
+    let withdrawn = totals.withdrawn.min(known.withdrawn); // some are below zero
+    Totals { refunded: sum.unwrap_or(known.refunded), withdrawn, ..known }
 }
 
 /// Lines that a metered request may have come to: each total at least as high as it was, and all

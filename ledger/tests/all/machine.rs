@@ -7,26 +7,26 @@ use farebox_protocol::{Currency, ErrorCode, Micros, PayerId, PaymentMethodId, us
 
 const USD: Currency = Currency::USD;
 
-fn method(name: &str) -> PaymentMethodId {
+pub(crate) fn method(name: &str) -> PaymentMethodId {
     name.parse().unwrap()
 }
 
-fn open(number: u64, needed: Option<Micros>) -> Command {
+pub(crate) fn open(number: u64, needed: Option<Micros>) -> Command {
     let (method, card, call) = (method("pm_1"), PayerId::from_bytes([9; 32]), "call".to_owned());
     Command::OpenTopUp { currency: USD, number, needed, method, card, call }
 }
 
-fn observe(number: u64, seen_version: u64, received: Micros) -> Command {
+pub(crate) fn observe(number: u64, seen_version: u64, received: Micros) -> Command {
     let (intent, totals) = (format!("pi_{number}"), Totals { received, ..Totals::default() });
     Command::Observe { currency: USD, number, intent, seen_version, totals }
 }
 
-fn reserve(id: u128, amount: Micros) -> Command {
+pub(crate) fn reserve(id: u128, amount: Micros) -> Command {
     let proof = Proof::Credential { generation: 1, number: None };
     Command::Reserve { id: id.into(), currency: USD, amount, ttl: 1_000, proof, claim: None }
 }
 
-fn settle(id: u128, spent: Micros) -> Command {
+pub(crate) fn settle(id: u128, spent: Micros) -> Command {
     let lines = vec![Line { route: Route::new("/joke"), spent }];
     Command::Settle { id: id.into(), claim: None, lines, then: Then::Close }
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crash;
+mod damage;
 mod disk;
 mod embedded;
 mod machine;
+mod migration;
 mod stores;

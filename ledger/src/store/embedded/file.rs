@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redb::backends::FileBackend;
@@ -99,7 +99,9 @@ fn open(path: &Path, make: bool) -> Result<File, DatabaseError> {
 fn create(path: &Path) -> Result<(), DatabaseError> {
     let io = |error| DatabaseError::from(StorageError::Io(error));
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    // Another process, or another task of this one, may be making one too.
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    name.push(format!(".{}-{}.new", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
     let new = path.with_file_name(name);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true);

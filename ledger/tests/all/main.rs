@@ -8,4 +8,5 @@ mod disk;
 mod embedded;
 mod machine;
 mod migration;
+mod sizes;
 mod stores;

@@ -54,7 +54,9 @@ impl Model {
         let Applied { outcome, seq, .. } = self.0.apply(command, at, |_, _| written += 1);
         self.check(&before, seq, written)
             .and_then(|()| self.check_currencies(&before, command))
-            .and_then(|()| if seq > before.head.seq { self.repeat(command, &outcome) } else { Ok(()) })
+            .and_then(
+                |()| if seq > before.head.seq { self.repeat(command, &outcome) } else { Ok(()) },
+            )
             .map_err(|broken| format!("{broken} after {command:?}"))?;
         Ok(outcome)
     }
@@ -129,10 +131,12 @@ impl Model {
         match command {
             // I14, and nothing that costs overdraws.
             Command::Reserve { amount, .. } | Command::OpenRefund { amount, .. }
-                if *amount > Micros::ZERO && self.0.head.seq > before.head.seq => {
+                if *amount > Micros::ZERO && self.0.head.seq > before.head.seq =>
+            {
                 let account = named.map(|currency| self.0.head.account(currency));
                 let old = named.map(|currency| before.head.account(currency));
-                let set = |a: Option<Account>| a.map_or(0, |a| a.reserved.get() + a.refunding.get());
+                let set =
+                    |a: Option<Account>| a.map_or(0, |a| a.reserved.get() + a.refunding.get());
                 let below = account.is_some_and(|account| account.available < Micros::ZERO);
                 if below && set(account) > set(old) {
                     return Err(format!("I14: {account:?}"));
@@ -301,7 +305,8 @@ pub fn timed_histories(commands: usize) -> impl Strategy<Value = Vec<(i64, Comma
             history.push((0, command));
         }
         for (command, millis, aimed, again) in drawn {
-            let last = history.last().filter(|_| again).map(|(_, last): &(i64, _)| Command::clone(last));
+            let last =
+                history.last().filter(|_| again).map(|(_, last): &(i64, _)| Command::clone(last));
             let command = match last {
                 Some(last) => last,
                 None if aimed => aim.at(command),

@@ -40,9 +40,7 @@ impl Aim {
         match command {
             Command::Reserve { id, currency, amount, ttl, proof, claim } => {
                 let proof = self.proof(proof);
-                let is_free = |id: &ReservationId| {
-                    self.open().all(|(_, open, _)| open != *id)
-                };
+                let is_free = |id: &ReservationId| self.open().all(|(_, open, _)| open != *id);
                 let id = (0..6).map(ReservationId::from).find(is_free).unwrap_or(id);
                 let most = Micros::new(self.book.head.account(currency).available.get() / 3);
                 let most = most.unwrap_or_default();
@@ -166,11 +164,7 @@ impl Aim {
 fn later(top_up: &TopUp, totals: Totals) -> Totals {
     let received = totals.received.max(top_up.totals.received);
     let within = |total: Micros| total.max(Micros::ZERO).min(received);
-    Totals {
-        received,
-        refunded: within(totals.refunded),
-        withdrawn: within(totals.withdrawn),
-    }
+    Totals { received, refunded: within(totals.refunded), withdrawn: within(totals.withdrawn) }
 }
 
 /// Totals after the open refund: it was paid out, or it was refused.

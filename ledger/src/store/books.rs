@@ -120,8 +120,7 @@ impl Books {
             from_shelf = true;
         }
         let over_file = self.extent == Extent::OverFile;
-        let in_file =
-            named.filter(|id| book.entries.get(id).is_some_and(Entry::is_lasting));
+        let in_file = named.filter(|id| book.entries.get(id).is_some_and(Entry::is_lasting));
         let applied = book.apply(command, self.clock.now(), |id, entry| {
             if let EntryId::TopUp(currency, number) = *id {
                 let top_up = TopUpId { payer: *payer, currency, number };

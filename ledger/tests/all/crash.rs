@@ -231,7 +231,8 @@ fn charges_that_settle_late_are_lost_whole_or_not_at_all() {
 /// A short history of one payer: durable commands, and one that is not.
 async fn work(ledger: &Ledger, payer: &PayerId) -> (usize, usize) {
     let cent = usd!("0.01").micros();
-    let mut commands = vec![crate::machine::open(1, None), crate::machine::observe(1, 0, usd!("5").micros())];
+    let mut commands =
+        vec![crate::machine::open(1, None), crate::machine::observe(1, 0, usd!("5").micros())];
     for id in 0..3 {
         commands.extend([reserve(id, cent), settle(id, cent)]);
     }
@@ -254,7 +255,8 @@ fn expected() -> Vec<Model> {
     let ledger = Ledger::Memory(farebox_ledger::store::Memory::new(Arc::new(clock)));
     block_on(work(&ledger, &payer));
     let cent = usd!("0.01").micros();
-    let mut commands = vec![crate::machine::open(1, None), crate::machine::observe(1, 0, usd!("5").micros())];
+    let mut commands =
+        vec![crate::machine::open(1, None), crate::machine::observe(1, 0, usd!("5").micros())];
     for id in 0..3 {
         commands.extend([reserve(id, cent), settle(id, cent)]);
     }

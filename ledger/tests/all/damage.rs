@@ -32,7 +32,7 @@ fn url(path: &Path) -> String {
 async fn open(path: &Path) -> Result<Ledger, OpenError> {
     let (url, first) = (url(path), first());
     let opened = Ledger::open(&url, &first, options(&clock()));
-    tokio::time::timeout(Duration::from_secs(20), opened).await.expect("opening ends")
+    tokio::time::timeout(Duration::from_secs(20), opened).await.unwrap()
 }
 
 /// A ledger of some payers, closed as it should be, and what is in it.
@@ -171,7 +171,7 @@ fn damage_that_is_met_later_is_an_error_and_no_panic() {
             })
             .await
         });
-        for answer in asked.expect("no panic reaches the caller") {
+        for answer in asked.unwrap() {
             match answer {
                 Ok(()) => fine += 1,
                 Err(error) => {

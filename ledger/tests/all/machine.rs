@@ -260,7 +260,8 @@ fn settle_keyed(id: u128, spent: i64) -> Command {
 }
 
 fn metered(id: u128, claim: Option<ClaimKey>, lines: &[(&str, i64)], then: Then) -> Command {
-    let line = |(route, spent): &(&str, i64)| Line { route: Route::new(route), spent: micros(*spent) };
+    let line =
+        |(route, spent): &(&str, i64)| Line { route: Route::new(route), spent: micros(*spent) };
     let lines = lines.iter().map(line).collect();
     Command::Settle { id: id.into(), claim, lines, then }
 }
@@ -415,10 +416,16 @@ fn who_is_frozen_for_two_reasons_is_frozen_until_both_are_gone() {
         (17, reserve(2, micros(1)), reserved(4_999_899)),
     ];
     timed(&mut model, &steps);
-    let many = (0..65).map(|n| (20, freeze(&format!("dp_{n}")), match n {
-        64 => Outcome::TooMany,
-        _ => Outcome::Frozen,
-    }));
+    let many = (0..65).map(|n| {
+        (
+            20,
+            freeze(&format!("dp_{n}")),
+            match n {
+                64 => Outcome::TooMany,
+                _ => Outcome::Frozen,
+            },
+        )
+    });
     timed(&mut model, &many.collect::<Vec<_>>());
 }
 
@@ -453,75 +460,96 @@ fn money(model: &Model) -> (i64, i64, i64) {
 #[test]
 fn a_refund_is_set_aside_and_then_paid_out() {
     let mut model = five();
-    timed(&mut model, &[
-        (10, open_refund(2, 100), Outcome::Stale { number: 1 }),
-        (10, open_refund(1, 0), Outcome::OutOfRange),
-        (10, open_refund(1, 5_000_001), Outcome::Insufficient { missing: micros(1) }),
-        (10, open_refund(1, 2_000_000), Outcome::Opened),
-        (11, open_refund(1, 2_000_000), Outcome::Joined { number: 1 }),
-        (11, open_refund(2, 100), Outcome::Joined { number: 1 }),
-        (11, reserve(1, micros(3_000_001)), Outcome::Insufficient { missing: micros(1) }),
-        (12, close_refund(1, 0, totals(2_000_000, 0)), Outcome::Conflict), // read too early
-        (12, close_refund(2, 1, totals(2_000_000, 0)), Outcome::NotFound),
-    ]);
+    timed(
+        &mut model,
+        &[
+            (10, open_refund(2, 100), Outcome::Stale { number: 1 }),
+            (10, open_refund(1, 0), Outcome::OutOfRange),
+            (10, open_refund(1, 5_000_001), Outcome::Insufficient { missing: micros(1) }),
+            (10, open_refund(1, 2_000_000), Outcome::Opened),
+            (11, open_refund(1, 2_000_000), Outcome::Joined { number: 1 }),
+            (11, open_refund(2, 100), Outcome::Joined { number: 1 }),
+            (11, reserve(1, micros(3_000_001)), Outcome::Insufficient { missing: micros(1) }),
+            (12, close_refund(1, 0, totals(2_000_000, 0)), Outcome::Conflict), // read too early
+            (12, close_refund(2, 1, totals(2_000_000, 0)), Outcome::NotFound),
+        ],
+    );
     assert_eq!(money(&model), (3_000_000, 2_000_000, 0));
-    timed(&mut model, &[
-        (13, close_refund(1, 1, totals(2_000_000, 0)), Outcome::Closed),
-        (14, close_refund(1, 1, totals(2_000_000, 0)), Outcome::Closed),
-        (15, open_refund(2, 3_000_000), Outcome::Opened),
-    ]);
+    timed(
+        &mut model,
+        &[
+            (13, close_refund(1, 1, totals(2_000_000, 0)), Outcome::Closed),
+            (14, close_refund(1, 1, totals(2_000_000, 0)), Outcome::Closed),
+            (15, open_refund(2, 3_000_000), Outcome::Opened),
+        ],
+    );
     assert_eq!(money(&model), (0, 3_000_000, 2_000_000));
 }
 
 #[test]
 fn a_refund_that_stripe_refuses_returns_to_the_account() {
     let mut model = five();
-    timed(&mut model, &[
-        (10, open_refund(1, 2_000_000), Outcome::Opened),
-        (11, close_refund(1, 1, totals(0, 0)), Outcome::Closed),
-    ]);
+    timed(
+        &mut model,
+        &[
+            (10, open_refund(1, 2_000_000), Outcome::Opened),
+            (11, close_refund(1, 1, totals(0, 0)), Outcome::Closed),
+        ],
+    );
     assert_eq!(money(&model), (5_000_000, 0, 0));
 }
 
 #[test]
 fn a_refund_that_is_observed_before_it_is_closed_is_booked_once() {
     let mut model = five();
-    timed(&mut model, &[
-        (10, open_refund(1, 2_000_000), Outcome::Opened),
-        (11, observe_totals(1, totals(2_000_000, 0)), observed(-2_000_000)),
-    ]);
+    timed(
+        &mut model,
+        &[
+            (10, open_refund(1, 2_000_000), Outcome::Opened),
+            (11, observe_totals(1, totals(2_000_000, 0)), observed(-2_000_000)),
+        ],
+    );
     assert_eq!(money(&model), (3_000_000, 0, 2_000_000));
     timed(&mut model, &[(12, close_refund(1, 2, totals(2_000_000, 0)), Outcome::Closed)]);
     assert_eq!(money(&model), (3_000_000, 0, 2_000_000));
     // Stripe paid out less than was set aside: the rest returns.
-    timed(&mut model, &[
-        (13, open_refund(2, 1_000_000), Outcome::Opened),
-        (14, observe_totals(2, totals(2_600_000, 0)), observed(-600_000)),
-        (15, close_refund(2, 3, totals(2_600_000, 0)), Outcome::Closed),
-    ]);
+    timed(
+        &mut model,
+        &[
+            (13, open_refund(2, 1_000_000), Outcome::Opened),
+            (14, observe_totals(2, totals(2_600_000, 0)), observed(-600_000)),
+            (15, close_refund(2, 3, totals(2_600_000, 0)), Outcome::Closed),
+        ],
+    );
     assert_eq!(money(&model), (2_400_000, 0, 2_600_000));
 }
 
 #[test]
 fn a_refund_that_fails_later_comes_back() {
     let mut model = five();
-    timed(&mut model, &[
-        (10, open_refund(1, 2_000_000), Outcome::Opened),
-        (11, close_refund(1, 1, totals(2_000_000, 0)), Outcome::Closed),
-        (12, observe_totals(2, totals(0, 0)), observed(2_000_000)),
-        (13, observe_totals(2, totals(2_000_000, 0)), Outcome::Conflict), // an older reading
-    ]);
+    timed(
+        &mut model,
+        &[
+            (10, open_refund(1, 2_000_000), Outcome::Opened),
+            (11, close_refund(1, 1, totals(2_000_000, 0)), Outcome::Closed),
+            (12, observe_totals(2, totals(0, 0)), observed(2_000_000)),
+            (13, observe_totals(2, totals(2_000_000, 0)), Outcome::Conflict), // an older reading
+        ],
+    );
     assert_eq!(money(&model), (5_000_000, 0, 0));
 }
 
 #[test]
 fn a_refund_by_the_operator_beside_one_of_ours_takes_from_both() {
     let mut model = five();
-    timed(&mut model, &[
-        (10, open_refund(1, 2_000_000), Outcome::Opened),
-        // 3 at the dashboard: 2 out of what is set aside, 1 out of the rest.
-        (11, observe_totals(1, totals(3_000_000, 0)), observed(-3_000_000)),
-    ]);
+    timed(
+        &mut model,
+        &[
+            (10, open_refund(1, 2_000_000), Outcome::Opened),
+            // 3 at the dashboard: 2 out of what is set aside, 1 out of the rest.
+            (11, observe_totals(1, totals(3_000_000, 0)), observed(-3_000_000)),
+        ],
+    );
     assert_eq!(money(&model), (2_000_000, 0, 3_000_000));
     timed(&mut model, &[(12, close_refund(1, 2, totals(5_000_000, 0)), Outcome::Closed)]);
     assert_eq!(money(&model), (0, 0, 5_000_000));
@@ -530,22 +558,31 @@ fn a_refund_by_the_operator_beside_one_of_ours_takes_from_both() {
 #[test]
 fn a_dispute_overdraws_while_a_refund_is_open_and_is_won_back() {
     let mut model = five();
-    timed(&mut model, &[
-        (10, open_refund(1, 2_000_000), Outcome::Opened),
-        (11, reserve(1, micros(1_000_000)), reserved(2_000_000)),
-        (12, settle(1, micros(1_000_000)), settled(2_000_000)),
-        (13, observe_totals(1, totals(0, 5_000_000)), observed(-5_000_000)),
-    ]);
+    timed(
+        &mut model,
+        &[
+            (10, open_refund(1, 2_000_000), Outcome::Opened),
+            (11, reserve(1, micros(1_000_000)), reserved(2_000_000)),
+            (12, settle(1, micros(1_000_000)), settled(2_000_000)),
+            (13, observe_totals(1, totals(0, 5_000_000)), observed(-5_000_000)),
+        ],
+    );
     assert_eq!(money(&model), (-3_000_000, 2_000_000, 0));
-    timed(&mut model, &[
-        (14, reserve(2, micros(1)), Outcome::Insufficient { missing: micros(3_000_001) }),
-        (15, close_refund(1, 2, totals(0, 5_000_000)), Outcome::Closed), // Stripe refused it
-    ]);
+    timed(
+        &mut model,
+        &[
+            (14, reserve(2, micros(1)), Outcome::Insufficient { missing: micros(3_000_001) }),
+            (15, close_refund(1, 2, totals(0, 5_000_000)), Outcome::Closed), // Stripe refused it
+        ],
+    );
     assert_eq!(money(&model), (-1_000_000, 0, 0));
-    timed(&mut model, &[
-        (16, open_refund(2, 1), Outcome::Insufficient { missing: micros(1_000_001) }),
-        (17, observe_totals(2, totals(0, 0)), observed(5_000_000)),
-    ]);
+    timed(
+        &mut model,
+        &[
+            (16, open_refund(2, 1), Outcome::Insufficient { missing: micros(1_000_001) }),
+            (17, observe_totals(2, totals(0, 0)), observed(5_000_000)),
+        ],
+    );
     assert_eq!(money(&model), (4_000_000, 0, 0));
 }
 
@@ -566,22 +603,25 @@ fn an_issued_credential_spends_at_most_its_limit_and_only_in_its_currency() {
     let issued = Outcome::Issued { generation: 1 };
     let left = |left| Outcome::LimitReached { left: micros(left) };
     let mut model = five();
-    timed(&mut model, &[
-        (10, issue(1, limit), issued.clone()),
-        (10, issue(1, limit), issued),
-        (10, issue(1, None), Outcome::Conflict),
-        (10, issue(3, None), Outcome::Stale { number: 2 }),
-        (11, reserve_by(1, 1, USD, 600), reserved(4_999_400)),
-        (11, reserve_by(1, 2, USD, 401), left(400)), // in flight counts
-        (12, settle(1, micros(100)), settled(4_999_900)),
-        (13, reserve_by(1, 2, USD, 901), left(900)),
-        (13, reserve_by(1, 2, jpy, 1), left(0)),
-        (13, reserve_by(1, 2, jpy, 0), reserved(0)), // it only proves who asks
-        (14, reserve_by(1, 3, USD, 900), reserved(4_999_000)),
-        (15, settle(3, micros(900)), settled(4_999_000)),
-        (16, reserve_by(1, 4, USD, 1), left(0)),
-        (16, reserve(4, micros(1)), reserved(4_998_999)), // the payer's own has none
-    ]);
+    timed(
+        &mut model,
+        &[
+            (10, issue(1, limit), issued.clone()),
+            (10, issue(1, limit), issued),
+            (10, issue(1, None), Outcome::Conflict),
+            (10, issue(3, None), Outcome::Stale { number: 2 }),
+            (11, reserve_by(1, 1, USD, 600), reserved(4_999_400)),
+            (11, reserve_by(1, 2, USD, 401), left(400)), // in flight counts
+            (12, settle(1, micros(100)), settled(4_999_900)),
+            (13, reserve_by(1, 2, USD, 901), left(900)),
+            (13, reserve_by(1, 2, jpy, 1), left(0)),
+            (13, reserve_by(1, 2, jpy, 0), reserved(0)), // it only proves who asks
+            (14, reserve_by(1, 3, USD, 900), reserved(4_999_000)),
+            (15, settle(3, micros(900)), settled(4_999_000)),
+            (16, reserve_by(1, 4, USD, 1), left(0)),
+            (16, reserve(4, micros(1)), reserved(4_998_999)), // the payer's own has none
+        ],
+    );
 }
 
 #[test]
@@ -589,17 +629,20 @@ fn a_credential_that_is_revoked_while_it_spends_settles_and_spends_no_more() {
     let limit = Some(Limit { currency: USD, amount: micros(1_000) });
     let (issued, revoked) = (Outcome::Issued { generation: 1 }, Outcome::Revoked { generation: 1 });
     let mut model = five();
-    timed(&mut model, &[
-        (10, issue(1, limit), issued.clone()),
-        (11, reserve_by(1, 1, USD, 600), reserved(4_999_400)),
-        (12, Command::RevokeCredential { number: 1 }, revoked.clone()),
-        (12, Command::RevokeCredential { number: 1 }, revoked),
-        (13, reserve_by(1, 2, USD, 1), Outcome::Unauthorized),
-        (14, issue(1, limit), Outcome::Stale { number: 2 }), // a number is never used again
-        (14, issue(2, limit), issued),
-        (15, settle(1, micros(600)), settled(4_999_400)),
-        (16, reserve_by(2, 3, USD, 1_000), reserved(4_998_400)), // the old one does not count
-    ]);
+    timed(
+        &mut model,
+        &[
+            (10, issue(1, limit), issued.clone()),
+            (11, reserve_by(1, 1, USD, 600), reserved(4_999_400)),
+            (12, Command::RevokeCredential { number: 1 }, revoked.clone()),
+            (12, Command::RevokeCredential { number: 1 }, revoked),
+            (13, reserve_by(1, 2, USD, 1), Outcome::Unauthorized),
+            (14, issue(1, limit), Outcome::Stale { number: 2 }), // a number is never used again
+            (14, issue(2, limit), issued),
+            (15, settle(1, micros(600)), settled(4_999_400)),
+            (16, reserve_by(2, 3, USD, 1_000), reserved(4_998_400)), // the old one does not count
+        ],
+    );
 }
 
 #[test]
@@ -608,11 +651,14 @@ fn the_sixty_fifth_credential_is_refused() {
     for number in 1..=64 {
         timed(&mut model, &[(10, issue(number, None), Outcome::Issued { generation: 1 })]);
     }
-    timed(&mut model, &[
-        (11, issue(65, None), Outcome::TooMany),
-        (12, Command::RevokeCredential { number: 7 }, Outcome::Revoked { generation: 1 }),
-        (13, issue(65, None), Outcome::Issued { generation: 1 }),
-    ]);
+    timed(
+        &mut model,
+        &[
+            (11, issue(65, None), Outcome::TooMany),
+            (12, Command::RevokeCredential { number: 7 }, Outcome::Revoked { generation: 1 }),
+            (13, issue(65, None), Outcome::Issued { generation: 1 }),
+        ],
+    );
 }
 
 #[test]
@@ -620,11 +666,15 @@ fn a_sum_that_would_leave_the_range_is_refused_before_anything_is_written() {
     let mut model = run(funded(Micros::MAX));
     let more = Totals { received: micros(1), ..Totals::default() };
     let intent = "pi_2".to_owned();
-    let observe = Command::Observe { currency: USD, number: 2, intent, seen_version: 0, totals: more };
-    timed(&mut model, &[
-        (10, Command::RevokeCredentials, Outcome::Revoked { generation: 2 }),
-        (10, open(2, None), Outcome::Opened),
-        (11, observe, Outcome::OutOfRange),
-    ]);
+    let observe =
+        Command::Observe { currency: USD, number: 2, intent, seen_version: 0, totals: more };
+    timed(
+        &mut model,
+        &[
+            (10, Command::RevokeCredentials, Outcome::Revoked { generation: 2 }),
+            (10, open(2, None), Outcome::Opened),
+            (11, observe, Outcome::OutOfRange),
+        ],
+    );
     assert_eq!(model.book().head.account(USD).available, Micros::MAX);
 }

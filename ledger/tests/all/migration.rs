@@ -25,8 +25,7 @@ const CARD_HEX: &str = "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
 /// As commit 9a4a3c9 wrote them: reservations of 250000 were in flight when it stopped.
 const HEAD: &str = r#"{"seq":41,"last":1699999990000,"generation":3,"customer":"cus_1","known":["pm_3","pm_1"],"accounts":{"usd":{"available":3000000,"reserved":250000,"spent":1250000,"received":5000000,"refunded":500000,"withdrawn":0,"open":3,"ended":2}}}"#;
 const CARD_HEAD: &str = r#"{"seq":1,"last":1699999980000,"generation":1,"owner":"abababababababababababababababababababababababababababababababab"}"#;
-const FIRST: &str =
-    r#"{"schema":1,"identity_check":"check","mode":"sandbox","account":"acct_1"}"#;
+const FIRST: &str = r#"{"schema":1,"identity_check":"check","mode":"sandbox","account":"acct_1"}"#;
 
 fn top_ups() -> [(String, String); 3] {
     let id = |number| format!("tu_{PAYER_HEX}_usd_{number}");

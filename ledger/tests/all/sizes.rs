@@ -98,8 +98,7 @@ fn a_payer_takes_about_a_kilobyte() {
 /// What `requests` paid requests leave, by few payers over a day.
 fn spend(requests: usize) -> (u64, usize, usize) {
     let (disk, clock) = (Disk::default(), clock());
-    let options =
-        Options { settle_within: Some(Duration::from_millis(100)), ..options(&clock) };
+    let options = Options { settle_within: Some(Duration::from_millis(100)), ..options(&clock) };
     let ledger = open(&disk, options);
     let begun = clock.now();
     block_on(async {
@@ -134,7 +133,13 @@ fn what_requests_leave_grows_with_hours_and_not_with_requests() {
     println!(
         "{requests} paid requests over {HOURS} hours, {PAYERS} payers and 3 routes: {} rows, {} \
          bytes, a file of {}; {} requests: {} rows, {} bytes, a file of {}",
-        once.0, once.1, once.2, 2 * requests, twice.0, twice.1, twice.2
+        once.0,
+        once.1,
+        once.2,
+        2 * requests,
+        twice.0,
+        twice.1,
+        twice.2
     );
     // A head and a top-up for each payer, and one row for each payer, hour and route.
     assert_eq!(once.0, (PAYERS * (2 + HOURS * ROUTES.len())) as u64);

@@ -279,8 +279,7 @@ fn a_file_answers_like_the_machine_and_keeps_it() {
     let url = format!("embedded:{}", folder.path().join("ledger.redb").display());
     let first = FirstRecord::new("check", "sandbox", None);
     let (mut runner, clock) = (runner(), clock());
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut books: Vec<(PayerId, Model)> = Vec::new();
     for n in 0..8 {
         let history = timed_histories(60).new_tree(&mut runner).unwrap().current();

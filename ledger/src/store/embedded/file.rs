@@ -46,7 +46,10 @@ impl Deref for File {
 impl Drop for File {
     fn drop(&mut self) {
         let db = self.0.take();
-        let _ = caught(|| Ok(drop(db)));
+        let _ = caught(|| {
+            drop(db);
+            Ok(())
+        });
     }
 }
 

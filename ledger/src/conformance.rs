@@ -21,7 +21,8 @@ use farebox_protocol::{Currency, ErrorCode, Micros, PayerId, PaymentMethodId, To
 use proptest::prelude::*;
 
 use crate::book::{
-    Account, Book, ClaimKey, Entry, EntryId, Fingerprint, Head, Limit, Line, Route, Totals,
+    Account, Book, Claim, ClaimKey, ClaimState, Entry, EntryId, Fingerprint, Head, Limit, Line,
+    Route, Totals,
 };
 use crate::clock::Timestamp;
 use crate::machine::{Applied, ClaimOf, Command, Outcome, Proof, Then};
@@ -162,6 +163,15 @@ impl Model {
             if now.spent < account.spent || now.received < account.received {
                 return Err(format!("what was spent or received became less: {now:?}"));
             }
+        }
+        let nothing = |entry: &&Entry| match entry {
+            Entry::Claim(Claim { state: ClaimState::Done { charged, .. }, .. }) => {
+                *charged <= Micros::ZERO
+            }
+            _ => false,
+        };
+        if let Some(claim) = self.0.entries.values().find(nothing) {
+            return Err(format!("I8: a key is kept that was charged nothing: {claim:?}"));
         }
         self.check_usage()?;
         self.0.check().map_err(|broken| broken.to_string())

@@ -205,12 +205,14 @@ impl Books {
     pub(super) fn due(&self) -> Vec<Due> {
         let now = self.clock.now();
         let mut due: Vec<Due> = self.open.iter().map(|id| Due::TopUp(*id)).collect();
-        for mut kept in self.books.iter_mut() {
-            let payer = *kept.key();
-            if self.extent == Extent::Whole {
+        if self.extent == Extent::Whole {
+            self.books.alter_all(|_, mut kept| {
                 kept.book.forget_usage(now);
-            }
-            due.extend(kept.book.due(now).map(|id| Due::Entry(payer, id)));
+                kept
+            });
+        }
+        for kept in &self.books {
+            due.extend(kept.book.due(now).map(|id| Due::Entry(*kept.key(), id)));
         }
         due
     }

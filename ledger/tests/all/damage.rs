@@ -129,6 +129,47 @@ fn a_damaged_file_is_refused_and_left_alone_or_opens_whole() {
 }
 
 #[test]
+fn a_file_that_a_kill_left_opens_whole_and_damaged_it_is_refused_or_consistent() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.redb");
+    let (bytes, books) = block_on(async {
+        let ledger = open(&path).await.unwrap();
+        let mut books = Vec::new();
+        for payer in 0..PAYERS {
+            let payer = PayerId::from_bytes([payer; 32]);
+            fund(&ledger, &payer, usd!("5")).await.unwrap();
+            books.push((payer, ledger.book(&payer).await.unwrap()));
+        }
+        (std::fs::read(&path).unwrap(), books) // it is still open
+    });
+    assert!(opens_with(folder.path(), &bytes, &books, "killed"));
+    let (mut dice, mut opened, mut refused) = (Dice(11), 0, 0);
+    for flip in 0..120 {
+        let mut bytes = bytes.clone();
+        let at = if flip % 3 == 0 { dice.below(4_096) } else { dice.below(bytes.len()) };
+        bytes[at] ^= 1 << dice.below(8);
+        let path = folder.path().join(format!("flip {flip}"));
+        std::fs::write(&path, &bytes).unwrap();
+        block_on(async {
+            match open(&path).await {
+                Ok(ledger) => {
+                    let audit = farebox_ledger::audit::audit(&ledger, |_, _| ()).await.unwrap();
+                    assert!(audit.is_clean(), "a bit flipped at {at}: {audit:?}");
+                    opened += 1;
+                }
+                Err(error) => {
+                    is_a_sentence(&error);
+                    assert!(std::fs::read(&path).unwrap() == bytes, "at {at}: {error}");
+                    refused += 1;
+                }
+            }
+        });
+        std::fs::remove_file(&path).unwrap();
+    }
+    println!("of a killed process: {refused} refused and left alone, {opened} consistent");
+}
+
+#[test]
 fn damage_that_is_met_later_is_an_error_and_no_panic() {
     let disk = Disk::default();
     let mut dice = Dice(3);
@@ -197,7 +238,8 @@ async fn what_is_no_ledger_is_refused() {
         let refused = open(&path).await.unwrap_err();
         is_a_sentence(&refused);
         assert_eq!(std::fs::read(&path).ok(), before, "{}", path.display());
-        println!("{refused}");
+        let is_file = before.is_some();
+        assert_eq!(refused.to_string().contains("it is not a ledger"), is_file, "{refused}");
     }
     assert!(Ledger::open_existing(&url(&at("missing"))).await.is_err());
     assert!(!at("missing").exists());

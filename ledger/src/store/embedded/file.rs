@@ -4,8 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redb::backends::FileBackend;
@@ -24,6 +23,8 @@ use farebox_protocol::TopUpId;
 /// How long a start waits for another process to let go of the file.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(100);
+/// What of the file is held in memory while it is examined.
+const EXAMINE_CACHE_BYTES: usize = 64 << 20;
 
 /// The open file. Closing it writes, and may panic on damage.
 pub(super) struct File(Option<Database>);
@@ -66,13 +67,27 @@ pub(super) async fn lock(path: &Path, make: bool) -> Result<File, OpenError> {
             Err(error) => error.into(),
         };
         if !matches!(error.downcast_ref(), Some(DatabaseError::DatabaseAlreadyOpen)) {
-            return Err(unusable(&name, &*error));
+            return Err(unusable(&name, &reason(&error)));
         }
         if waited >= LOCK_WAIT {
             return Err(OpenError::Locked(name));
         }
         tokio::time::sleep(LOCK_POLL).await;
         waited += LOCK_POLL;
+    }
+}
+
+/// What is wrong with the file, in words for its operator.
+fn reason(error: &Fault) -> String {
+    match error.downcast_ref() {
+        Some(DatabaseError::Storage(StorageError::Io(error))) => match error.kind() {
+            ErrorKind::InvalidData => "it is not a ledger".to_owned(),
+            _ => error.to_string(),
+        },
+        Some(DatabaseError::Storage(StorageError::Corrupted(what))) => {
+            format!("it is damaged, restore a backup ({what})")
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -125,17 +140,23 @@ fn create(path: &Path) -> Result<(), DatabaseError> {
 /// Reads the file from end to end and compares its checksums, without writing to it: the database
 /// would mend a damaged file by going back to what it was before the last change.
 fn examine(file: fs::File) -> Result<(), DatabaseError> {
-    let crashed = Arc::new(AtomicBool::new(false));
-    let repairs = crashed.clone();
-    let draft = Draft::of(FileBackend::new(file)?)?;
-    let mut db = Database::builder()
-        .set_repair_callback(move |_| repairs.store(true, Ordering::Relaxed))
-        .create_with_backend(draft)?;
-    // After a crash, opening has compared them, and what was not answered yet may be missing.
-    if crashed.load(Ordering::Relaxed) || db.check_integrity()? {
-        return Ok(());
+    let opened = Database::builder()
+        .set_cache_size(EXAMINE_CACHE_BYTES)
+        // After a crash, opening compares the checksums, and has when it is past its first half.
+        .set_repair_callback(|repair| {
+            if repair.progress() > 0.5 {
+                repair.abort();
+            }
+        })
+        .create_with_backend(Draft::of(FileBackend::new(file)?)?);
+    match opened {
+        Err(DatabaseError::RepairAborted) => Ok(()),
+        Err(error) => Err(error),
+        Ok(mut db) => match db.check_integrity()? {
+            true => Ok(()),
+            false => Err(StorageError::Corrupted("a checksum is wrong".to_owned()).into()),
+        },
     }
-    Err(StorageError::Corrupted("a checksum is wrong; restore a backup".to_owned()).into())
 }
 
 /// Compares the first record with `expected`, makes what is missing, and brings an older ledger

@@ -38,7 +38,8 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// The database panics on some damage; that is a fault like any other.
 fn caught<T>(what: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|_| Err("the file is damaged".into()))
+    catch_unwind(AssertUnwindSafe(what))
+        .unwrap_or_else(|_| Err("it is damaged, restore a backup".into()))
 }
 
 /// Books in a file. An answered command survives kill -9 and loss of power.

@@ -52,7 +52,14 @@ impl Model {
     pub fn step(&mut self, command: &Command, at: Timestamp) -> Result<Outcome, String> {
         let before = self.0.clone();
         let mut written = 0;
-        let Applied { outcome, seq, .. } = self.0.apply(command, at, |_, _| written += 1);
+        let Applied { outcome, seq, at } = self.0.apply(command, at, |_, _| written += 1);
+        let open = command.entry().and_then(|id| before.entries.get(&id)?.reservation());
+        if let (Command::Settle { .. }, Outcome::Settled { .. }, Some(open)) =
+            (command, &outcome, open)
+            && at >= open.until
+        {
+            return Err(format!("L2: settled at {at:?}, after its time: {open:?}"));
+        }
         self.check(&before, seq, written)
             .and_then(|()| self.check_currencies(&before, command))
             .and_then(

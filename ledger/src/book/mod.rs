@@ -102,7 +102,9 @@ impl Book {
         mut changed: impl FnMut(&EntryId, Option<&Entry>),
     ) -> Applied {
         let at = at.max(self.head.last);
-        if let Some(id @ EntryId::Claim(_)) = command.entry() {
+        if let Some(id @ EntryId::Claim(_)) = command.entry()
+            && !matches!(command, Command::Expire { .. })
+        {
             self.expire(id, at, &mut changed);
         }
         let mut outcome = self.step(command, at, &mut changed);

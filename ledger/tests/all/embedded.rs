@@ -185,3 +185,24 @@ async fn a_restored_book_is_whole_and_its_requests_are_over() {
         assert_eq!(ledger.load(&payer).await.unwrap().account(currency).reserved, Micros::ZERO);
     }
 }
+
+/// Its row is in the file until the commit that removes it has ended.
+#[tokio::test]
+async fn a_row_that_is_being_removed_is_not_read_again() {
+    let (disk, clock, payer) = (Disk::default(), clock(), PayerId::from_bytes([1; 32]));
+    let store = Embedded::open_in(disk.storage(), &sandbox(), options(&clock)).unwrap();
+    let ledger = Ledger::Embedded(store);
+    fund(&ledger, &payer, usd!("5")).await.unwrap();
+    charge(&ledger, &payer, 1).await;
+    clock.set(clock.now().after(25 * 3_600_000));
+    disk.slow(std::time::Duration::from_millis(500));
+    let expire = Command::Expire { id: EntryId::Claim(ClaimKey::from_bytes([1; 32])) };
+    let expired = ledger.apply(&payer, &expire).await.unwrap().outcome;
+    assert_eq!(expired, Outcome::Expired);
+    // Before it is written, while it is, and after.
+    for _ in 0..40 {
+        let again = ledger.apply(&payer, &expire).await.unwrap().outcome;
+        assert_eq!(again, Outcome::NotFound);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

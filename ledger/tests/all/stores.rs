@@ -7,7 +7,7 @@ use std::sync::Arc;
 use farebox_ledger::clock::ManualClock;
 use farebox_ledger::conformance::{Model, agrees, step, timed_histories};
 use farebox_ledger::store::{Embedded, Memory};
-use farebox_ledger::{Command, FirstRecord, Ledger, Options, Outcome, Store, Timestamp};
+use farebox_ledger::{Applied, Command, FirstRecord, Ledger, Options, Outcome, Store, Timestamp};
 use farebox_protocol::{Currency, ErrorCode, PayerId};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -295,4 +295,81 @@ fn a_file_answers_like_the_machine_and_keeps_it() {
             books.push((payer, model.restarted()));
         });
     }
+}
+
+/// What several tasks did to one book, in an order that `seq` allows. `answers` are sorted by it.
+fn replay_in_order(model: &Model, answers: &[(Command, Applied)]) -> Result<Model, String> {
+    let Some((_, Applied { seq, .. })) = answers.first() else { return Ok(model.clone()) };
+    let (group, rest) = answers.split_at(answers.partition_point(|(_, a)| a.seq <= *seq));
+    let answered = |model: &Model, (command, applied): &(Command, Applied)| {
+        let mut model = model.clone();
+        let outcome = model.step(command, applied.at)?;
+        let is_so = outcome == applied.outcome && model.book().head.seq == applied.seq;
+        if is_so { Ok(model) } else { Err(format!("{command:?}: {outcome:?}, not {applied:?}")) }
+    };
+    let mut refused = Ok(());
+    // One made this seq, and the others changed nothing after it; which one it was may be open.
+    let all_after = |model: &Model, maker: Option<usize>| {
+        let others = group.iter().enumerate().filter(|(n, _)| Some(*n) != maker);
+        others.map(|(_, answer)| answered(model, answer).map(|_| ())).collect::<Result<(), _>>()
+    };
+    if model.book().head.seq == *seq {
+        all_after(model, None)?;
+        return replay_in_order(model, rest);
+    }
+    for (n, maker) in group.iter().enumerate() {
+        let found = answered(model, maker).and_then(|model| {
+            all_after(&model, Some(n))?;
+            replay_in_order(&model, rest)
+        });
+        match found {
+            Ok(found) => return Ok(found),
+            Err(error) => refused = Err(error),
+        }
+    }
+    refused.map(|()| model.clone())
+}
+
+#[test]
+fn commands_of_many_tasks_on_one_book_have_one_order() {
+    const TASKS: usize = 8;
+    let mut runner = runner();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let (disk, one) = (Disk::default(), timed_histories(40));
+    let (mut books, mut commands) = (0, 0);
+    for book in 0..24_u8 {
+        let histories: Vec<_> =
+            (0..TASKS).map(|_| one.new_tree(&mut runner).unwrap().current()).collect();
+        let (clock, payer) = (clock(), PayerId::from_bytes([book; 32]));
+        let ledger = open(&disk, &clock);
+        let mut answers = runtime.block_on(async {
+            let mut running = JoinSet::new();
+            for (task, history) in histories.into_iter().enumerate() {
+                let (ledger, clock) = (ledger.clone(), clock.clone());
+                running.spawn(async move {
+                    let mut answers = Vec::new();
+                    for (millis, command) in history {
+                        if task == 0 {
+                            clock.set(farebox_ledger::Clock::now(&clock).after(millis));
+                        }
+                        let applied = ledger.apply(&payer, &command).await.unwrap();
+                        answers.push((command, applied));
+                    }
+                    answers
+                });
+            }
+            running.join_all().await.concat()
+        });
+        (books, commands) = (books + 1, commands + answers.len());
+        answers.sort_by_key(|(_, applied)| applied.seq);
+        let mut model = replay_in_order(&Model::default(), &answers).unwrap();
+        runtime.block_on(async {
+            step(&*ledger, &payer, &mut model, &barrier()).await.unwrap();
+            agrees(&*ledger, &payer, &model).await.unwrap();
+        });
+        drop(ledger);
+        let ledger = open(&disk, &clock);
+        runtime.block_on(agrees(&*ledger, &payer, &model.restarted())).unwrap();
+    }
+    println!("{books} books, {commands} commands of {TASKS} tasks each, one order each");
 }

@@ -310,8 +310,8 @@ fn replay_in_order(model: &Model, answers: &[(Command, Applied)]) -> Result<Mode
     let mut refused = Ok(());
     // One made this seq, and the others changed nothing after it; which one it was may be open.
     let all_after = |model: &Model, maker: Option<usize>| {
-        let others = group.iter().enumerate().filter(|(n, _)| Some(*n) != maker);
-        others.map(|(_, answer)| answered(model, answer).map(|_| ())).collect::<Result<(), _>>()
+        let mut others = group.iter().enumerate().filter(|(n, _)| Some(*n) != maker);
+        others.try_for_each(|(_, answer)| answered(model, answer).map(|_| ()))
     };
     if model.book().head.seq == *seq {
         all_after(model, None)?;

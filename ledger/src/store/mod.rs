@@ -108,7 +108,8 @@ pub struct Options {
     /// Where an in-process store takes the time from. Redis has its own.
     pub clock: Arc<dyn Clock>,
     /// Within which time a charge for a request without a key is on disk, in the embedded store.
-    /// `None`: before it is answered. A crash costs the provider what was spent within it.
+    /// `None`: before it is answered. A crash costs the provider what was answered within it; a
+    /// disk that is slower holds charges up.
     pub settle_within: Option<Duration>,
 }
 

@@ -5,6 +5,10 @@
 //! answers all of them. What only sets money aside for a request is never written: after a crash
 //! its request is gone, and opening the file releases it.
 //!
+//! A file is read from end to end before it is opened, and left alone if it is damaged: its
+//! checksums cover every row. What they cannot tell is a change that was answered from one that
+//! was not, if the process was killed and the last commit was damaged after it.
+//!
 //! redb's one-phase commit is enough here. Its two-phase commit protects a file whose contents an
 //! attacker chooses from a forged checksum. Every byte in this file is ours, is an id that Stripe
 //! made, or is hashed, but for the labels of credentials: 64 characters of a small alphabet.

@@ -132,7 +132,7 @@ impl<W: Write> Writer<W> {
     /// `out`'s, and [`BackupError::Line`] for a payer that does not come after the one before.
     pub fn add(&mut self, payer: PayerId, mut book: Book) -> Result<(), BackupError> {
         follows(self.last, payer, self.books + 2)?;
-        book.end_requests();
+        book = book.interrupted();
         self.line(&BookLine { payer, book })?;
         self.last = Some(payer);
         self.books += 1;
@@ -230,7 +230,7 @@ impl<R: BufRead> Reader<R> {
         self.hash.update(&self.text);
         self.last = Some(payer);
         self.books += 1;
-        book.end_requests(); // a writer of somebody else's may have left some
+        book = book.interrupted(); // a writer of somebody else's may have left some
         Ok(Some((payer, book)))
     }
 

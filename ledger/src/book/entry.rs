@@ -47,19 +47,28 @@ impl Entry {
         }
     }
 
-    /// What is left once the request that the entry serves has ended without settling: nothing of
-    /// a reservation; of a claim that was partly spent, that it was charged.
-    pub(crate) fn after_request(self) -> Option<Entry> {
-        match self {
-            Entry::Reservation(_) => None,
-            Entry::Claim(Claim { id, fingerprint, state: ClaimState::InFlight(open) }) => {
-                let charged = open.total();
+    /// What a crash leaves of the entry, because the request of an open reservation is gone then:
+    /// of money that is only set aside, nothing; of a claim that was partly spent, that it was
+    /// charged.
+    pub(crate) fn lasting(&self) -> Option<Entry> {
+        let lasting = match self {
+            Entry::Reservation(_) => return None,
+            Entry::Claim(Claim { state: ClaimState::InFlight(open), id, fingerprint }) => {
+                let charged = Some(open.total()).filter(|total| *total > Micros::ZERO)?;
                 let until = open.until.after(CLAIM_KEPT_MILLIS);
                 let state = ClaimState::Done { currency: open.currency, charged, until };
-                let claim = Claim { id, fingerprint, state };
-                (charged > Micros::ZERO).then_some(Entry::Claim(claim))
+                Entry::Claim(Claim { id: *id, fingerprint: *fingerprint, state })
             }
-            over => Some(over),
+            other => other.clone(),
+        };
+        Some(lasting)
+    }
+
+    /// Whether a crash leaves anything of the entry.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Entry::Reservation(_) => false,
+            entry => entry.reservation().is_none_or(|open| open.total() > Micros::ZERO),
         }
     }
 

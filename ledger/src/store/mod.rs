@@ -112,7 +112,8 @@ pub struct Options {
     /// Where an in-process store takes the time from. Redis has its own.
     pub clock: Arc<dyn Clock>,
     /// Within which time a charge for a request without a key is on disk, in the embedded store.
-    /// `None`: before it is answered. A crash costs the provider what was spent within it.
+    /// `None`: before it is answered. A crash costs the provider what was answered within it; a
+    /// disk that is slower holds charges up.
     pub settle_within: Option<Duration>,
 }
 
@@ -230,11 +231,12 @@ impl Ledger {
     /// # Errors
     ///
     /// The store's. A payer that has a book already keeps it: restore into a new ledger.
-    pub async fn restore(&self, payer: PayerId, mut book: Book) -> Result<(), StoreError> {
+    pub async fn restore(&self, payer: PayerId, book: Book) -> Result<(), StoreError> {
         if self.load(&payer).await?.seq > 0 {
             return Err(StoreError::new("the payer has a book already"));
         }
-        book.end_requests();
+        // The requests that were in flight when it was read are over.
+        let book = book.interrupted();
         match self {
             Ledger::Memory(store) => {
                 store.restore(payer, book);

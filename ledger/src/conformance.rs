@@ -57,6 +57,9 @@ impl Model {
         if let (Command::Settle { .. }, Outcome::Settled { .. }, Some(open)) =
             (command, &outcome, open)
             && at >= open.until
+            // What was charged before its time was over may be told again.
+            && self.0.head.account(open.currency).spent
+                != before.head.account(open.currency).spent
         {
             return Err(format!("L2: settled at {at:?}, after its time: {open:?}"));
         }

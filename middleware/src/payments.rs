@@ -327,6 +327,21 @@ impl Builder {
     ///
     /// No first record is kept or compared: that the store was never used with another secret,
     /// mode or Stripe account is for you to check. The secret must be set.
+    ///
+    /// ```
+    /// use farebox_ledger::store::Memory;
+    /// use farebox_middleware::{Payments, Stripe};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let stripe = Stripe::new("sk_test_1", "pk_test_1")?.base_url("http://127.0.0.1:1")?;
+    /// let books = Memory::default(); // anything that implements farebox_ledger::Store
+    /// let payments = Payments::builder(stripe).store(books).secret(&[7; 32]).open().await?;
+    /// # payments.close().await?;
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn store(mut self, store: impl Store + 'static) -> Self {
         self.ledger = Books::Theirs(Ledger::Custom(Box::new(store)));
         self

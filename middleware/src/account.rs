@@ -379,3 +379,67 @@ async fn revoke(shared: &Shared, own: Credential, number: u16) -> Result<Answer,
     response.headers_mut().insert(http::header::CACHE_CONTROL, no_store);
     Ok(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use farebox_ledger::store::{Memory, fund};
+    use farebox_ledger::{Applied, Book, Due, Store, StoreError, TopUp};
+    use farebox_processor::Stripe;
+    use farebox_protocol::{TopUpId, usd};
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::payments::Payments;
+
+    /// A store that lets others go first, as one behind a network does.
+    struct Slow(Memory);
+
+    impl Store for Slow {
+        async fn apply(&self, payer: &PayerId, command: &Command) -> Result<Applied, StoreError> {
+            tokio::task::yield_now().await;
+            self.0.apply(payer, command).await
+        }
+        async fn load(&self, payer: &PayerId) -> Result<Head, StoreError> {
+            self.0.load(payer).await
+        }
+        async fn top_up(&self, id: &TopUpId) -> Result<Option<TopUp>, StoreError> {
+            self.0.top_up(id).await
+        }
+        async fn book(&self, payer: &PayerId) -> Result<Book, StoreError> {
+            self.0.book(payer).await
+        }
+        async fn payers(&self) -> Result<Vec<PayerId>, StoreError> {
+            self.0.payers().await
+        }
+        async fn due(&self) -> Result<Vec<Due>, StoreError> {
+            self.0.due().await
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_at_the_same_time_get_a_credential_each() {
+        let payer = PayerId::from_bytes([7; 32]);
+        let store = Slow(Memory::default());
+        fund(&store, &payer, usd!("5")).await.unwrap();
+        let stripe = Stripe::new("sk_test_1", "pk_test_1").unwrap();
+        let stripe = stripe.base_url("http://127.0.0.1:1").unwrap();
+        let payments = Payments::builder(stripe).store(store).secret(&[7; 32]).open().await;
+        let payments = payments.unwrap();
+        let own = Some(payments.shared.credentials.issue(payer, 1));
+        let payment = Payment { client_id: own, ..Payment::default() }.encode();
+        let mut asked = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let request = Request::post("/account/credentials").header("payment", &payment);
+            let body = Full::new(Bytes::from(r#"{"label":"agent"}"#));
+            asked.spawn(payments.account_routes().call(request.body(body).unwrap()));
+        }
+        let mut numbers = std::collections::BTreeSet::new();
+        for answer in asked.join_all().await {
+            let body = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
+            let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            numbers.insert(json["number"].as_u64().unwrap());
+        }
+        assert_eq!(numbers, (1..=10).collect());
+        assert!(payments.shared.issuing.0.is_empty(), "no turn is left behind");
+    }
+}

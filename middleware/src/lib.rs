@@ -10,9 +10,11 @@
 //! - [`PaymentLayer`] and [`PaymentService`]: the way of a paid request, in `service.rs`
 //! - [`Price`] and [`Pricer`]: what a request costs
 //! - [`Payer`]: who paid, for handlers
-//! - [`AccountService`]: a payer's balance, by credential
+//! - [`AccountService`]: a payer's balance, statement and credentials, by credential
+//! - [`AdminService`]: what the operator asks and changes, by token
 //!
-//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit.
+//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit; in
+//! `endpoint.rs` is what account and admin routes share.
 //!
 //! # Example
 //!
@@ -38,7 +40,9 @@
 //! ```
 
 mod account;
+mod admin;
 mod answer;
+mod endpoint;
 mod layer;
 mod pay;
 mod payer;
@@ -53,6 +57,7 @@ mod top_up;
 mod who;
 
 pub use account::AccountService;
+pub use admin::{AdminService, Peer, TokenError};
 pub use farebox_ledger::StoreError;
 #[cfg(feature = "test-util")]
 pub use farebox_ledger::clock::{Clock, ManualClock, Timestamp};

@@ -118,8 +118,8 @@ impl<'a> Purchase<'a> {
         let client_id = payment.client_id.clone();
         let credential = client_id.as_ref().and_then(|id| shared.credentials.check(id));
         let (payer, proof, card, client_id) = match credential {
-            Some(Credential { payer, generation }) => {
-                (payer, Proof::Credential { generation, number: None }, None, client_id)
+            Some(Credential { payer, generation, number }) => {
+                (payer, Proof::Credential { generation, number }, None, client_id)
             }
             None => {
                 let (payer, card) = card_decides(shared, quote, &payment).await?;
@@ -159,8 +159,10 @@ impl<'a> Purchase<'a> {
     /// Tops up before the credit is gone, if the payment asks for it. Should that fail, the
     /// request is still paid from what is left.
     async fn keep_min_credit(&mut self) -> Result<(), Refusal> {
-        let has_card = self.payment.payment_method_id.is_some();
-        if !has_card || self.payment.min_credit.is_none() || self.payment.top_up_id.is_some() {
+        if !self.may_charge()
+            || self.payment.min_credit.is_none()
+            || self.payment.top_up_id.is_some()
+        {
             return Ok(());
         }
         let head = self.load(self.payer).await?;
@@ -196,7 +198,7 @@ impl<'a> Purchase<'a> {
             };
         }
         let account = self.load(self.payer).await?.account(self.quote.currency);
-        if self.payment.payment_method_id.is_some() {
+        if self.may_charge() {
             let needed = Some(self.needed());
             return self.charge(account.available, needed, within).await;
         }
@@ -210,6 +212,13 @@ impl<'a> Purchase<'a> {
                 None => Err(ErrorCode::InsufficientCredits.into()),
             },
         }
+    }
+
+    /// Whether there is a card for a top-up. A further credential never brings one: what a card paid
+    /// makes it known to the payer, and a known card spends without the credential and its limit.
+    fn may_charge(&self) -> bool {
+        let is_further = matches!(self.proof, Proof::Credential { number: Some(_), .. });
+        self.payment.payment_method_id.is_some() && !is_further
     }
 
     /// Goes on with the top-up that a `payment_pending` answer named. Such a payment never opens

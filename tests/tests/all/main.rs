@@ -5,9 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod admin;
 mod agents;
 mod chaos;
 mod crash;
+mod credentials;
 mod credit;
 mod dropped;
 mod first_requests;

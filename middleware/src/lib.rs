@@ -12,7 +12,9 @@
 //! - [`Payer`]: who paid, for handlers
 //! - [`AccountService`]: a payer's balance, by credential
 //!
-//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit.
+//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit; `keyed.rs`
+//! knows requests by their `Idempotency-Key`, `meter.rs` counts what a metered one costs, and
+//! `sweep.rs` does what is due.
 //!
 //! # Example
 //!
@@ -39,7 +41,9 @@
 
 mod account;
 mod answer;
+mod keyed;
 mod layer;
+mod meter;
 mod pay;
 mod payer;
 mod payments;
@@ -49,6 +53,7 @@ mod refusal;
 mod reservation;
 mod secret;
 mod service;
+mod sweep;
 mod top_up;
 mod who;
 
@@ -59,6 +64,7 @@ pub use farebox_ledger::clock::{Clock, ManualClock, Timestamp};
 pub use farebox_processor::Stripe;
 pub use farebox_protocol::{Currency, Micros, Money, PayerId, usd};
 pub use layer::PaymentLayer;
+pub use meter::PaidBody;
 pub use payer::{NotPaid, Payer};
 pub use payments::{Builder, CloseError, OpenError, Payments};
 pub use price::{FixedPrice, Price, PriceError, Pricer};

@@ -43,7 +43,8 @@ pub(crate) fn claim(
     let mut request = format!("farebox request {} {}", parts.method, target.escape_default());
     for name in [names::CONTENT_TYPE, names::CONTENT_LENGTH, CONTENT_DIGEST] {
         request.push('\n');
-        for value in parts.headers.get_all(name) {
+        // Without a body, some clients and proxies say so and others do not.
+        for value in parts.headers.get_all(name).iter().filter(|value| *value != "0") {
             request.push_str(&format!(" {}", value.as_bytes().escape_ascii()));
         }
     }

@@ -54,6 +54,8 @@ mod reservation;
 mod secret;
 mod service;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod top_up;
 mod who;
 

@@ -103,6 +103,7 @@ impl Scene {
         for key in keys {
             request = request.header("idempotency-key", *key);
         }
+        let request = request.timeout(Duration::from_secs(10));
         let response = request.header("payment", payment.encode()).send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Answer { status, headers, body: response.text().await.unwrap() }

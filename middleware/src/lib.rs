@@ -13,8 +13,9 @@
 //! - [`AccountService`]: a payer's balance, statement and credentials, by credential
 //! - [`AdminService`]: what the operator asks and changes, by token
 //!
-//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit; in
-//! `endpoint.rs` is what account and admin routes share.
+//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit; `keyed.rs`
+//! knows requests by their `Idempotency-Key`, `meter.rs` counts what a metered one costs, and
+//! `sweep.rs` does what is due; `endpoint.rs` is what account and admin routes share.
 //!
 //! # Example
 //!
@@ -43,7 +44,9 @@ mod account;
 mod admin;
 mod answer;
 mod endpoint;
+mod keyed;
 mod layer;
+mod meter;
 mod pay;
 mod payer;
 mod payments;
@@ -53,6 +56,9 @@ mod refusal;
 mod reservation;
 mod secret;
 mod service;
+mod sweep;
+#[cfg(test)]
+mod tests;
 mod top_up;
 mod who;
 
@@ -64,6 +70,7 @@ pub use farebox_ledger::clock::{Clock, ManualClock, Timestamp};
 pub use farebox_processor::Stripe;
 pub use farebox_protocol::{Currency, Micros, Money, PayerId, usd};
 pub use layer::PaymentLayer;
+pub use meter::PaidBody;
 pub use payer::{NotPaid, Payer};
 pub use payments::{Builder, CloseError, OpenError, Payments};
 pub use price::{FixedPrice, Price, PriceError, Pricer};

@@ -12,7 +12,7 @@ use farebox_ledger::{
     StoreError,
 };
 use farebox_processor::Stripe;
-use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Micros, Money, PayerId};
+use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Money, PayerId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +21,10 @@ use tokio_util::task::TaskTracker;
 use crate::account::{AccountService, Issuing};
 use crate::admin::{AdminService, TokenError};
 use crate::layer::PaymentLayer;
-use crate::price::{FixedPrice, Pricer};
+use crate::price::{FixedPrice, Price, Pricer};
 use crate::quote::{Limits, Quote, Unpayable};
 use crate::secret::{self, Keys, SecretError};
+use crate::sweep::{self, OpenReservations};
 use crate::top_up::{Account, Progress, Work};
 use crate::who::LookUps;
 
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) closing: CancellationToken,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) open: OpenReservations,
     limits: Limits,
     reservations: ReservationIds,
 }
@@ -81,7 +83,8 @@ impl Payments {
         }
     }
 
-    /// A layer that charges `price` for each request that succeeds.
+    /// A layer that charges `price` for each request that succeeds: an amount, or
+    /// [`Price::up_to`] one.
     ///
     /// On axum, attach it to a method router with `route_layer`: there, a path or a method that
     /// the router does not know reaches neither a handler nor a card.
@@ -90,16 +93,8 @@ impl Payments {
     ///
     /// If nothing could ever pay the price: it is zero, no whole number of units, or above the
     /// largest top-up, or its currency has no top-up limits.
-    #[expect(clippy::panic, reason = "a route that cannot work must not be built")]
-    pub fn price(&self, price: Money) -> PaymentLayer<FixedPrice> {
-        let free = price.micros() == Micros::ZERO;
-        match self
-            .quote(price)
-            .and_then(|q| if free { Err(Unpayable::NotWholeUnits) } else { Ok(q) })
-        {
-            Ok(quote) => PaymentLayer::new(self.clone(), FixedPrice(price), Some(quote)),
-            Err(error) => panic!("a price of {price} cannot work: {error}"),
-        }
+    pub fn price(&self, price: impl Into<Price>) -> PaymentLayer<FixedPrice> {
+        PaymentLayer::fixed(self, price.into())
     }
 
     /// A layer that asks `pricer` what each request costs.
@@ -227,6 +222,7 @@ impl Shared {
             runtime: Handle::current(),
             closing: CancellationToken::new(),
             clock,
+            open: OpenReservations::default(),
             limits,
             reservations: ReservationIds::random(),
         }
@@ -425,6 +421,7 @@ impl Builder {
                 drop(shared.drive(Work::Resume(id)));
             }
         }
+        sweep::start(&shared);
         Ok(Payments { shared })
     }
 }

@@ -94,6 +94,11 @@ impl Model {
             (Command::Observe { .. }, Outcome::Observed { difference }) => {
                 stands && *difference == Micros::ZERO
             }
+            // Two who issue at the same time must not get one credential.
+            (Command::IssueCredential { number, .. }, Outcome::Stale { number: next }) => {
+                stands && u64::from(*number) + 1 == *next
+            }
+            (Command::IssueCredential { .. }, Outcome::TooMany) => stands,
             // The command itself was refused; what stood in its way has expired.
             _ => as_before,
         };

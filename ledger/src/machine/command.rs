@@ -120,7 +120,7 @@ pub enum Command {
     },
     /// Issues one more credential.
     IssueCredential {
-        /// The number after the highest one; a repeat of it issues once.
+        /// The number after the highest one: a number that is taken, by whomever, is stale.
         number: u16,
         /// What its holder calls it.
         label: Label,

@@ -33,14 +33,6 @@ pub(super) fn issue(
     now: Timestamp,
 ) -> Step {
     let generation = head.generation;
-    if let Some(found) = head.credentials.get(&number) {
-        let repeat = found.label == *label && found.limit == limit;
-        return Step::Unchanged(if repeat {
-            Outcome::Issued { generation }
-        } else {
-            Outcome::Conflict
-        });
-    }
     if limit.is_some_and(|limit| limit.amount < Micros::ZERO) {
         return Step::Unchanged(Outcome::OutOfRange);
     }

@@ -31,7 +31,7 @@ const REACHED: &[(&str, &str)] = &[
     ("CloseRefund", "Closed NotFound Conflict OutOfRange"),
     ("Freeze", "Frozen"),
     ("Unfreeze", "Frozen Unfrozen"),
-    ("IssueCredential", "Issued Conflict Stale OutOfRange"),
+    ("IssueCredential", "Issued Stale OutOfRange"),
     ("RevokeCredential", "Revoked"),
     ("RevokeCredentials", "Revoked"),
     ("OwnCard", "Owner"),

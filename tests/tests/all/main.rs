@@ -17,6 +17,7 @@ mod hostile;
 mod identity;
 mod keyed;
 mod metered;
+mod operate;
 mod outages;
 mod outcomes;
 mod paths;

@@ -1,4 +1,4 @@
-//! The programs of the examples, as processes that can be killed.
+//! The programs of the examples and the `farebox` command, as processes that can be killed.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 /// No program needs longer to start or to stop; a start waits 10 seconds for a ledger's lock.
 const PATIENCE: Duration = Duration::from_secs(30);
-const VARIABLES: [&str; 10] = [
+const VARIABLES: [&str; 11] = [
     "STRIPE_SECRET_KEY",
     "STRIPE_PUBLISHABLE_KEY",
     "STRIPE_API_BASE",
@@ -19,6 +19,7 @@ const VARIABLES: [&str; 10] = [
     "FAREBOX_LISTEN",
     "FAREBOX_SECRET",
     "FAREBOX_CARD",
+    "FAREBOX_ADMIN_URL",
     "FAREBOX_SETTLE_WITHIN_MS",
     "FAREBOX_ADMIN_TOKEN",
     "FAREBOX_ADMIN_LISTEN",
@@ -99,7 +100,7 @@ fn command(name: &str, environment: &[(&str, String)]) -> Command {
     command
 }
 
-/// Builds the examples once, and answers the folder they are in.
+/// Builds the programs once, and answers the folder they are in.
 fn programs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -107,12 +108,12 @@ fn programs() -> &'static Path {
         let test = std::env::current_exe().unwrap();
         let folder = test.parent().and_then(Path::parent).unwrap();
         let mut build = std::process::Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "farebox-examples", "--target-dir"]);
+        build.args(["build", "--quiet", "-p", "farebox-examples", "-p", "farebox", "--target-dir"]);
         build.arg(folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
         if folder.ends_with("release") {
             build.arg("--release");
         }
-        assert!(build.status().unwrap().success(), "the examples do not build");
+        assert!(build.status().unwrap().success(), "the programs do not build");
         folder.to_owned()
     })
 }

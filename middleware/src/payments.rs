@@ -69,6 +69,7 @@ impl Payments {
         Builder {
             stripe,
             ledger: "embedded:farebox.redb".to_owned(),
+            store: None,
             secret: None,
             limits: Limits::default(),
             clock: Arc::new(SystemClock),
@@ -240,10 +241,10 @@ impl ReservationIds {
 
 /// What is set before payments are opened.
 #[must_use]
-#[derive(Clone)]
 pub struct Builder {
     stripe: Stripe,
     ledger: String,
+    store: Option<Ledger>,
     secret: Option<Vec<u8>>,
     limits: Limits,
     clock: Arc<dyn Clock>,
@@ -254,6 +255,12 @@ impl Builder {
     /// Where the ledger is: `embedded:PATH` (the default is `embedded:farebox.redb`) or `memory:`.
     pub fn ledger(mut self, url: &str) -> Self {
         url.clone_into(&mut self.ledger);
+        self
+    }
+
+    /// A ledger of your own, instead of one at a URL.
+    pub fn store(mut self, store: impl farebox_ledger::Store + 'static) -> Self {
+        self.store = Some(Ledger::Custom(Box::new(store)));
         self
     }
 
@@ -305,7 +312,7 @@ impl Builder {
     ///
     /// Outside a tokio runtime.
     pub async fn open(self) -> Result<Payments, OpenError> {
-        let Builder { stripe, ledger: url, secret, limits, clock, settle_within } = self;
+        let Builder { stripe, ledger: url, store, secret, limits, clock, settle_within } = self;
         let keys = Keys::new(&secret::find(secret, &url, stripe.mode())?);
         let account = match tokio::time::timeout(ACCOUNT_WITHIN, stripe.account()).await {
             Ok(Ok(account)) => account,
@@ -320,7 +327,10 @@ impl Builder {
         };
         let first = FirstRecord::new(&keys.check, stripe.mode().as_str(), account.as_deref());
         let options = Options { clock: clock.clone(), settle_within };
-        let ledger = Ledger::open(&url, &first, options).await?;
+        let ledger = match store {
+            Some(store) => store,
+            None => Ledger::open(&url, &first, options).await?,
+        };
         let shared = Arc::new(Shared::new(stripe, ledger, keys, limits, clock));
         for due in shared.ledger.due().await? {
             if let Due::TopUp(id) = due {

@@ -11,6 +11,9 @@ pub(crate) struct Bank {
     http: reqwest::Client,
 }
 
+/// The number of a card that is known and never pays.
+pub(crate) const DECLINED_CARD: &str = "4000000000000341";
+
 /// The number of the n-th card that always pays.
 pub(crate) fn card(n: u32) -> String {
     let digits = format!("424242{n:09}");
@@ -68,6 +71,11 @@ impl Bank {
     /// A new PaymentMethod of a card, whose owner typed the security code.
     pub(crate) async fn method(&self, number: &str) -> String {
         tokenize(&self.http, self.url(), self.sandbox.publishable_key(), number, true).await
+    }
+
+    /// As [`Bank::method`], for many at one time.
+    pub(crate) async fn method_of(&self, number: String) -> String {
+        self.method(&number).await
     }
 
     /// A new PaymentMethod of a card, made by somebody who knows its number only.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 /// No program needs longer to start or to stop; a start waits 10 seconds for a ledger's lock.
 const PATIENCE: Duration = Duration::from_secs(30);
-const VARIABLES: [&str; 11] = [
+const VARIABLES: [&str; 14] = [
     "STRIPE_SECRET_KEY",
     "STRIPE_PUBLISHABLE_KEY",
     "STRIPE_API_BASE",
@@ -23,6 +23,9 @@ const VARIABLES: [&str; 11] = [
     "FAREBOX_SETTLE_WITHIN_MS",
     "FAREBOX_ADMIN_TOKEN",
     "FAREBOX_ADMIN_LISTEN",
+    "FAREBOX_RECORD",
+    "FAREBOX_CRASH",
+    "FAREBOX_SETTLE_WITHIN",
 ];
 
 /// A server that runs. It is killed when this is dropped.
@@ -35,7 +38,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts one of the examples on a free port, with these variables and no other of ours.
+    /// Starts a program on a free port, with these variables and no other of ours.
     pub(crate) async fn start(name: &str, environment: &[(&str, String)]) -> Program {
         let mut child = command(name, environment).stderr(Stdio::null()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -54,6 +57,11 @@ impl Program {
     /// kill -9, and the end of the process.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// Waits for a program that kills itself; false: it lives on.
+    pub(crate) async fn dies(&mut self, within: Duration) -> bool {
+        timeout(within, self.child.wait()).await.is_ok()
     }
 
     /// SIGTERM. What was in flight goes on.
@@ -85,7 +93,10 @@ pub(crate) async fn run(name: &str, environment: &[(&str, String)], arguments: &
 }
 
 fn command(name: &str, environment: &[(&str, String)]) -> Command {
-    let mut command = Command::new(programs().join(name));
+    let mut command = match name {
+        "recorded-api" => Command::new(env!("CARGO_BIN_EXE_recorded-api")),
+        example => Command::new(programs().join(example)),
+    };
     for variable in VARIABLES {
         command.env_remove(variable);
     }

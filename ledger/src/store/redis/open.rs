@@ -123,8 +123,9 @@ impl<'a> Place<'a> {
 
     /// Whether every primary keeps what it is told; the least number of replicas that one has.
     async fn check_servers(&mut self) -> Result<u32, OpenError> {
-        let infos: Vec<String> = match &mut self.link {
-            Link::Cluster(link) => {
+        let cluster = self.link.cluster().await.map_err(|e| unreachable(self.address, &e))?;
+        let infos: Vec<String> = match cluster {
+            Some(mut link) => {
                 let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
                 let answer = link.route_command(redis::cmd("INFO"), all).await;
                 let answer = answer.and_then(|value| {
@@ -132,7 +133,7 @@ impl<'a> Place<'a> {
                 });
                 answer.map_err(|error| unreachable(self.address, &error))?.into_values().collect()
             }
-            _ => vec![self.ask(&redis::cmd("INFO")).await?],
+            None => vec![self.ask(&redis::cmd("INFO")).await?],
         };
         let mut replicas = u32::MAX;
         for info in &infos {

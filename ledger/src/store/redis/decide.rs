@@ -6,8 +6,8 @@ use redis::{FromRedisValue as _, Value};
 use serde::Serialize;
 use tokio::sync::MutexGuard;
 
-use super::rows::{self, HeadChange, Stored};
 use super::link::Link;
+use super::rows::{self, HeadChange, Stored};
 use super::{Core, Failure, Fault, REPEAT_FOR, Tries, WAIT_MILLIS, WRITE, hot, keys, lost};
 use crate::book::{Book, Entry, EntryId};
 use crate::clock::Timestamp;
@@ -93,6 +93,7 @@ impl Core {
     ) -> Result<Applied, StoreError> {
         let waits = self.waits && is_card_money(command);
         let mut tries = Tries::new();
+        let mut turn = None;
         loop {
             let loaded = self.load(payer, command.entry(), operation).await?;
             let decision = match loaded {
@@ -125,7 +126,12 @@ impl Core {
                     }
                     return Ok(applied);
                 }
-                Ok(Written::Stale) => tries.stale().await?,
+                Ok(Written::Stale) => {
+                    if turn.is_none() {
+                        turn = Some(self.turns.wait(payer, tries.until).await?);
+                    }
+                    tries.stale().await?;
+                }
                 Err(failure) => tries.after(failure).await?,
             }
         }

@@ -15,6 +15,7 @@ mod open;
 mod rows;
 mod script;
 mod settles;
+mod turns;
 mod unknown;
 
 use std::collections::HashMap;
@@ -39,6 +40,7 @@ use keys::Keys;
 use link::Link;
 use script::Script;
 use settles::Settles;
+use turns::Turns;
 use unknown::Unknown;
 
 /// Any failure of what is in Redis.
@@ -68,6 +70,7 @@ struct Core {
     waits: bool,
     is_cluster: bool,
     scripts: Scripts,
+    turns: Turns,
     /// Makes operation ids: random, and a counter.
     process: u64,
     next: AtomicU64,
@@ -139,14 +142,14 @@ struct Tries {
     spread: u64,
 }
 
-const STALE_SPREAD_MAX: u64 = 64_000;
+const STALE_SPREAD_MAX: u64 = 8_000;
 
 impl Tries {
     fn new() -> Tries {
-        Tries { until: Instant::now() + REPEAT_FOR, pause: Duration::from_millis(10), spread: 500 }
+        Tries { until: Instant::now() + REPEAT_FOR, pause: Duration::from_millis(10), spread: 250 }
     }
 
-    /// Somebody else was faster. All who were not wait for different times, so that one is alone.
+    /// Somebody in another process was faster. Whoever was not waits for a time of its own.
     async fn stale(&mut self) -> Result<(), StoreError> {
         tracing::debug!("a decision is stale");
         if Instant::now() >= self.until {

@@ -4,12 +4,15 @@
 //! cargo run -p farebox-examples --bin paid-api
 //! ```
 //!
-//! `FAREBOX_LISTEN`, `FAREBOX_LEDGER`, `FAREBOX_SECRET`, `STRIPE_SECRET_KEY`,
-//! `STRIPE_PUBLISHABLE_KEY` and `STRIPE_API_BASE` configure it. Without Stripe keys it starts a
-//! sandbox of Stripe in its own process, and says where.
+//! `FAREBOX_LISTEN`, `FAREBOX_LEDGER`, `FAREBOX_SECRET`, `FAREBOX_SETTLE_WITHIN_MS`,
+//! `STRIPE_SECRET_KEY`, `STRIPE_PUBLISHABLE_KEY` and `STRIPE_API_BASE` configure it. Without Stripe
+//! keys it starts a sandbox of Stripe in its own process, and says where. With
+//! `FAREBOX_ADMIN_TOKEN` it also answers its operator, at `FAREBOX_ADMIN_LISTEN`.
 
 use std::error::Error;
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -54,7 +57,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).init();
     let (stripe, sandbox) = stripe_or_sandbox().await?;
     let ledger = variable("FAREBOX_LEDGER", "embedded:farebox.redb");
-    let payments = Payments::builder(stripe).ledger(&ledger).open().await?;
+    let mut payments = Payments::builder(stripe).ledger(&ledger);
+    if let Some(bound) = optional("FAREBOX_SETTLE_WITHIN_MS") {
+        payments = payments.settle_within(Duration::from_millis(bound.parse()?));
+    }
+    let payments = payments.open().await?;
+    if let Some(token) = optional("FAREBOX_ADMIN_TOKEN") {
+        serve_admin(&payments, &token).await?;
+    }
 
     let listen = variable("FAREBOX_LISTEN", "127.0.0.1:4020");
     let listener = tokio::net::TcpListener::bind(listen).await?;
@@ -69,12 +79,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Answers the operator, on a listener of its own that nobody else can reach.
+async fn serve_admin(payments: &Payments, token: &str) -> Result<(), Box<dyn Error>> {
+    let admin = Router::new().fallback_service(payments.admin_routes(token)?);
+    let admin = admin.into_make_service_with_connect_info::<SocketAddr>();
+    let listen = variable("FAREBOX_ADMIN_LISTEN", "127.0.0.1:4029");
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    println!("admin on http://{}", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, admin).await });
+    Ok(())
+}
+
 /// Stripe with the keys of the environment, or a sandbox when there are none.
 async fn stripe_or_sandbox() -> Result<(Stripe, Option<Sandbox>), Box<dyn Error>> {
-    if ["STRIPE_SECRET_KEY", "STRIPE_PUBLISHABLE_KEY"]
-        .iter()
-        .any(|key| !variable(key, "").is_empty())
-    {
+    if ["STRIPE_SECRET_KEY", "STRIPE_PUBLISHABLE_KEY"].iter().any(|key| optional(key).is_some()) {
         return Ok((Stripe::from_env()?, None));
     }
     let sandbox = Sandbox::builder().start("127.0.0.1:0".parse()?).await?;
@@ -87,7 +105,11 @@ async fn stripe_or_sandbox() -> Result<(Stripe, Option<Sandbox>), Box<dyn Error>
 }
 
 fn variable(name: &str, default: &str) -> String {
-    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or(default.to_owned())
+    optional(name).unwrap_or(default.to_owned())
+}
+
+fn optional(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Ctrl-C or SIGTERM.

@@ -14,7 +14,8 @@ use farebox_sandbox::Sandbox;
 use reqwest_middleware::ClientWithMiddleware;
 
 use crate::Fault;
-use crate::transcript::{self, HEADING, Transcript};
+use crate::terminal::HEADING;
+use crate::transcript::{self, Transcript};
 
 const GOOD_CARD: &str = "4242424242424242:12:2034:123";
 const DECLINED_CARD: &str = "4000000000000002:12:2034:123";

@@ -4,13 +4,34 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod account;
+mod adopt;
+mod audit;
+mod backup;
 mod demo;
 mod sandbox;
+mod server;
+mod sheet;
+mod source;
+mod statement;
+mod terminal;
 mod transcript;
 
 /// Charge for HTTP requests with 402 and a card, and let programs pay.
 #[derive(Parser)]
-#[command(name = "farebox", version)]
+#[command(
+    name = "farebox",
+    version,
+    after_help = "The commands that look after a ledger work in two ways: on a running server \
+        through its admin routes (--url, FAREBOX_ADMIN_URL and FAREBOX_ADMIN_TOKEN), or on the \
+        ledger itself (--ledger or FAREBOX_LEDGER; a file only while no server has it open). If \
+        nothing says which, they use the file farebox.redb of this folder.\n\n\
+        Exit status:\n  \
+        0  done\n  \
+        1  it could not be done; standard error says why and what to do next\n  \
+        2  the command line is wrong\n  \
+        3  `audit` found books that contradict themselves"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -22,21 +43,42 @@ enum Command {
     Demo,
     /// Run Stripe on loopback, to test a server or an agent against.
     Sandbox(sandbox::Options),
+    /// Look at a payer's account, freeze it, or revoke its credentials.
+    #[command(subcommand)]
+    Account(account::Command),
+    /// Recompute every balance, and add up what was received, spent and is owed.
+    Audit(audit::Options),
+    /// Write the ledger to a file.
+    Backup(backup::Backup),
+    /// Make a new ledger of a backup, in a file or in Redis.
+    Restore(backup::Restore),
+    /// Repair a whole ledger.
+    #[command(subcommand)]
+    Ledger(adopt::Command),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Demo => demo::run().await,
-        Command::Sandbox(options) => sandbox::run(options).await,
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Arguments::parse().command).await {
+        Ok(status) => status,
         Err(error) => {
             anstream::eprintln!("farebox: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+async fn run(command: Command) -> Result<ExitCode, Fault> {
+    match command {
+        Command::Demo => demo::run().await?,
+        Command::Sandbox(options) => sandbox::run(options).await?,
+        Command::Account(command) => account::run(command).await?,
+        Command::Audit(options) => return audit::run(options).await,
+        Command::Backup(options) => backup::backup(options).await?,
+        Command::Restore(options) => backup::restore(options).await?,
+        Command::Ledger(command) => adopt::run(command).await?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Whatever went wrong, in words for whoever runs the command.

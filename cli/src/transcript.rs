@@ -8,11 +8,11 @@ use axum::middleware::Next;
 use axum::response::Response;
 use farebox_protocol::{Payment, PaymentRequired, PaymentResponse, header};
 
-pub(crate) const HEADING: Style = Style::new().bold();
+use crate::terminal::DIM;
+
 const SENT: Style = AnsiColor::Cyan.on_default();
 const ANSWERED: Style = AnsiColor::Green.on_default();
 const REFUSED: Style = AnsiColor::Yellow.on_default();
-const DIM: Style = Style::new().dimmed();
 
 /// The longest string that is shown whole.
 const LONG_STRING: usize = 28;

@@ -15,11 +15,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod aim;
+
 use farebox_protocol::{Currency, ErrorCode, Micros, PayerId, PaymentMethodId, TopUpId};
 use proptest::prelude::*;
 
 use crate::book::{
-    Book, ClaimKey, ClaimState, Entry, EntryId, Fingerprint, Head, Limit, Line, Route, Totals,
+    Account, Book, Claim, ClaimKey, ClaimState, Entry, EntryId, Fingerprint, Head, Limit, Line,
+    Route, Totals,
 };
 use crate::clock::Timestamp;
 use crate::machine::{Applied, ClaimOf, Command, Outcome, Proof, Then};
@@ -38,21 +41,7 @@ impl Model {
     /// The book after a restart of a store that keeps reservations in memory only: they are
     /// released, and a claim that was partly spent is done.
     pub fn restarted(&self) -> Model {
-        let Book { mut head, mut entries, usage } = self.0.clone();
-        head.release_reservations();
-        entries.retain(|_, entry| {
-            entry
-                .reservation()
-                .is_none_or(|open| matches!(entry, Entry::Claim(_)) && open.total() > Micros::ZERO)
-        });
-        for entry in entries.values_mut() {
-            if let (Some(open), Entry::Claim(claim)) = (entry.reservation().cloned(), &mut *entry) {
-                let until = open.until.after(crate::machine::CLAIM_KEPT_MILLIS);
-                let charged = open.total();
-                claim.state = ClaimState::Done { currency: open.currency, charged, until };
-            }
-        }
-        Model(Book { head, entries, usage })
+        Model(self.0.clone().interrupted())
     }
 
     /// Applies a command.
@@ -63,10 +52,110 @@ impl Model {
     pub fn step(&mut self, command: &Command, at: Timestamp) -> Result<Outcome, String> {
         let before = self.0.clone();
         let mut written = 0;
-        let Applied { outcome, seq, .. } = self.0.apply(command, at, |_, _| written += 1);
+        let Applied { outcome, seq, at } = self.0.apply(command, at, |_, _| written += 1);
+        let open = command.entry().and_then(|id| before.entries.get(&id)?.reservation());
+        if let (Command::Settle { .. }, Outcome::Settled { .. }, Some(open)) =
+            (command, &outcome, open)
+            && at >= open.until
+            // What was charged before its time was over may be told again.
+            && self.0.head.account(open.currency).spent
+                != before.head.account(open.currency).spent
+        {
+            return Err(format!("L2: settled at {at:?}, after its time: {open:?}"));
+        }
         self.check(&before, seq, written)
+            .and_then(|()| self.check_currencies(&before, command))
+            .and_then(
+                |()| if seq > before.head.seq { self.repeat(command, &outcome) } else { Ok(()) },
+            )
             .map_err(|broken| format!("{broken} after {command:?}"))?;
         Ok(outcome)
+    }
+
+    /// I10: the same command once more.
+    fn repeat(&self, command: &Command, outcome: &Outcome) -> Result<(), String> {
+        let mut book = self.0.clone();
+        let again = book.apply(command, self.0.head.last, |_, _| ()).outcome;
+        let stands = book.head.seq == self.0.head.seq;
+        let as_before = stands && again == *outcome;
+        let as_said = match (command, &again) {
+            // A renewal of no time at all; and each of these raises the generation.
+            (Command::Settle { then: Then::Keep, .. } | Command::RevokeCredentials, _) => true,
+            (Command::Reserve { ttl: 0, .. }, _) => true,
+            // What was spent without a key is forgotten.
+            (Command::Settle { .. } | Command::Expire { .. }, Outcome::Expired) => stands,
+            (Command::Expire { .. }, Outcome::NotFound | Outcome::NotDue) => stands,
+            (Command::OpenTopUp { number, .. }, Outcome::Joined { number: joined }) => {
+                stands && number == joined
+            }
+            (Command::OpenRefund { refund, .. }, Outcome::Joined { number }) => {
+                stands && refund == number
+            }
+            (Command::Observe { .. }, Outcome::Observed { difference }) => {
+                stands && *difference == Micros::ZERO
+            }
+            // The command itself was refused; what stood in its way has expired.
+            _ => as_before,
+        };
+        if as_said { Ok(()) } else { Err(format!("I10: repeated, it is {again:?}")) }
+    }
+
+    /// I13: what a command says of one account changes no other one. Only what was due may end.
+    fn check_currencies(&self, before: &Book, command: &Command) -> Result<(), String> {
+        let named = match command {
+            Command::OpenTopUp { currency, .. }
+            | Command::Observe { currency, .. }
+            | Command::FailTopUp { currency, .. }
+            | Command::OpenRefund { currency, .. }
+            | Command::CloseRefund { currency, .. }
+            | Command::Reserve { currency, .. } => Some(*currency),
+            Command::Settle { .. } | Command::Expire { .. } => {
+                let entry = command.entry().and_then(|id| before.entries.get(&id));
+                entry.and_then(Entry::reservation).map(|open| open.currency)
+            }
+            _ => None,
+        };
+        for (currency, account) in &self.0.head.accounts {
+            let old = before.head.account(*currency);
+            let Account { available, reserved, .. } = old;
+            if Some(*currency) != named
+                && (Account { available, reserved, ..*account } != old
+                    || account.reserved > reserved)
+            {
+                return Err(format!("I13: {currency} changed from {old:?} to {account:?}"));
+            }
+            let mut sums = [0; 3];
+            for (id, entry) in &self.0.entries {
+                if let (EntryId::TopUp(c, _), Entry::TopUp(top_up)) = (id, entry)
+                    && c == currency
+                {
+                    let Totals { received, refunded, withdrawn } = top_up.totals;
+                    let totals = [received, refunded, withdrawn];
+                    (0..3).for_each(|i| sums[i] += totals[i].get());
+                }
+            }
+            let Account { received, refunded, withdrawn, .. } = *account;
+            if sums != [received, refunded, withdrawn].map(Micros::get) {
+                return Err(format!("I4: top-ups sum up to {sums:?}: {account:?}"));
+            }
+        }
+        match command {
+            // I14, and nothing that costs overdraws.
+            Command::Reserve { amount, .. } | Command::OpenRefund { amount, .. }
+                if *amount > Micros::ZERO && self.0.head.seq > before.head.seq =>
+            {
+                let account = named.map(|currency| self.0.head.account(currency));
+                let old = named.map(|currency| before.head.account(currency));
+                let set =
+                    |a: Option<Account>| a.map_or(0, |a| a.reserved.get() + a.refunding.get());
+                let below = account.is_some_and(|account| account.available < Micros::ZERO);
+                if below && set(account) > set(old) {
+                    return Err(format!("I14: {account:?}"));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check(&self, before: &Book, seq: u64, written: usize) -> Result<(), String> {
@@ -84,6 +173,15 @@ impl Model {
             if now.spent < account.spent || now.received < account.received {
                 return Err(format!("what was spent or received became less: {now:?}"));
             }
+        }
+        let nothing = |entry: &&Entry| match entry {
+            Entry::Claim(Claim { state: ClaimState::Done { charged, .. }, .. }) => {
+                *charged <= Micros::ZERO
+            }
+            _ => false,
+        };
+        if let Some(claim) = self.0.entries.values().find(nothing) {
+            return Err(format!("I8: a key is kept that was charged nothing: {claim:?}"));
         }
         self.check_usage()?;
         self.0.check().map_err(|broken| broken.to_string())
@@ -130,15 +228,30 @@ pub async fn replay<S: Store>(
 ) -> Result<Model, String> {
     let mut model = Model::default();
     for command in history {
-        let applied = store.apply(payer, command).await.map_err(|error| error.to_string())?;
-        let expected = model.step(command, applied.at)?;
-        if (&applied.outcome, applied.seq) != (&expected, model.0.head.seq) {
-            let seq = model.0.head.seq;
-            return Err(format!("{command:?}: {applied:?}, not {expected:?} at seq {seq}"));
-        }
+        step(store, payer, &mut model, command).await?;
     }
     agrees(store, payer, &model).await?;
     Ok(model)
+}
+
+/// Applies one command to the payer's book in `store`, and to a [`Model`] of it.
+///
+/// # Errors
+///
+/// As [`replay`].
+pub async fn step<S: Store>(
+    store: &S,
+    payer: &PayerId,
+    model: &mut Model,
+    command: &Command,
+) -> Result<Applied, String> {
+    let applied = store.apply(payer, command).await.map_err(|error| error.to_string())?;
+    let expected = model.step(command, applied.at)?;
+    if (&applied.outcome, applied.seq) != (&expected, model.0.head.seq) {
+        let seq = model.0.head.seq;
+        return Err(format!("{command:?}: {applied:?}, not {expected:?} at seq {seq}"));
+    }
+    Ok(applied)
 }
 
 /// Compares the payer's book in `store` with a model.
@@ -187,14 +300,50 @@ pub async fn agrees<S: Store>(store: &S, payer: &PayerId, model: &Model) -> Resu
 
 /// Histories of all commands over few ids and small amounts, so that they meet.
 pub fn histories(commands: usize) -> impl Strategy<Value = Vec<Command>> {
-    prop::collection::vec(any_command(), 1..=commands)
+    let timed = timed_histories(commands);
+    timed.prop_map(|history| history.into_iter().map(|(_, command)| command).collect())
+}
+
+/// The same, and by how many milliseconds the clock moves before each command: often not at all,
+/// sometimes beyond what is kept for a time, and sometimes back.
+pub fn timed_histories(commands: usize) -> impl Strategy<Value = Vec<(i64, Command)>> {
+    let millis = prop_oneof![
+        20 => Just(0_i64),
+        20 => 1_i64..2_000,
+        4 => 10_000_i64..90_000,
+        2 => -100_000_i64..0,
+        1 => 3_600_000_i64..8_000_000,
+        1 => 80_000_000_i64..90_000_000,
+    ];
+    let drawn = (any_command(), millis, prop::bool::weighted(0.75), prop::bool::weighted(0.08));
+    let funded = prop::bool::weighted(0.8);
+    (prop::collection::vec(drawn, 1..=commands), funded).prop_map(|(drawn, funded)| {
+        let mut aim = aim::Aim::default();
+        let mut history = Vec::new();
+        for command in if funded { aim::funded() } else { Vec::new() } {
+            aim.step(&command, 0);
+            history.push((0, command));
+        }
+        for (command, millis, aimed, again) in drawn {
+            let last =
+                history.last().filter(|_| again).map(|(_, last): &(i64, _)| Command::clone(last));
+            let command = match last {
+                Some(last) => last,
+                None if aimed => aim.at(command),
+                None => command,
+            };
+            aim.step(&command, millis);
+            history.push((millis, command));
+        }
+        history
+    })
 }
 
 /// A command of any kind.
 pub fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        10 => reserve(),
-        10 => settle(),
+        16 => reserve(),
+        12 => settle(),
         2 => expire(),
         6 => open_top_up(),
         6 => observe(),
@@ -221,8 +370,8 @@ fn reserve() -> impl Strategy<Value = Command> {
         ClaimOf { key, fingerprint }
     });
     // Some are due at once.
-    let ttl = prop_oneof![1 => Just(0_u32), 4 => Just(60_000)];
-    (id(), currency(), amount(), ttl, proof(), prop::option::weighted(0.3, claim)).prop_map(
+    let ttl = prop_oneof![1 => Just(0_u32), 2 => Just(1_500), 4 => Just(60_000)];
+    (id(), currency(), amount(), ttl, proof(), prop::option::weighted(0.4, claim)).prop_map(
         |(id, currency, amount, ttl, proof, claim)| Command::Reserve {
             id,
             currency,
@@ -236,15 +385,16 @@ fn reserve() -> impl Strategy<Value = Command> {
 
 fn settle() -> impl Strategy<Value = Command> {
     let line = || {
-        (0_u8..3, small_amount())
+        (0_u8..10, small_amount())
             .prop_map(|(route, spent)| Line { route: Route::new(&format!("/{route}")), spent })
     };
     let lines = prop_oneof![
         2 => Just(Vec::new()),
         6 => line().prop_map(|line| vec![line]),
-        1 => prop::collection::vec(line(), 2..4),
+        2 => prop::collection::vec(line(), 2..4),
+        1 => prop::collection::vec(line(), 12..20),
     ];
-    let then = prop_oneof![3 => Just(Then::Close), 1 => Just(Then::Keep)];
+    let then = prop_oneof![2 => Just(Then::Close), 1 => Just(Then::Keep)];
     (id(), prop::option::weighted(0.3, key()), lines, then)
         .prop_map(|(id, claim, lines, then)| Command::Settle { id, claim, lines, then })
 }
@@ -264,7 +414,8 @@ fn open_top_up() -> impl Strategy<Value = Command> {
 }
 
 fn totals() -> impl Strategy<Value = Totals> {
-    (0_i64..900, -3_i64..300, -3_i64..300).prop_map(|(received, refunded, withdrawn)| {
+    let taken = || prop_oneof![1 => -3_i64..0, 15 => 0_i64..300];
+    (0_i64..900, taken(), taken()).prop_map(|(received, refunded, withdrawn)| {
         let micros = |units: i64| Micros::new(units * 100).unwrap_or_default();
         Totals {
             received: micros(received),
@@ -309,7 +460,9 @@ fn identity() -> impl Strategy<Value = Command> {
         Command::SetCustomer { customer: name(customer), replaces: replaces.map(name) }
     });
     let reason = || prop_oneof!["operator", "dp_1"].prop_map(|r| r.parse().expect("a reason"));
-    let limit = prop::option::of((currency(), small_amount()))
+    let most = prop_oneof![1 => Just(-1_i64), 9 => 0_i64..40_000]
+        .prop_map(|micros| Micros::new(micros).unwrap_or_default());
+    let limit = prop::option::of((currency(), most))
         .prop_map(|limit| limit.map(|(currency, amount)| Limit { currency, amount }));
     let issue = (1_u16..5, limit).prop_map(|(number, limit)| {
         let label = "agent".parse().expect("a label");

@@ -10,6 +10,7 @@
 //! - [`machine`]: [`Command`], [`Outcome`] and [`transition`]
 //! - [`statement`]: what a payer's money did, newest first
 //! - [`audit`]: every balance recomputed, and the totals a bookkeeper asks for
+//! - [`backup`]: a ledger as lines of text, to keep or to move
 //! - [`store`]: the [`Store`] contract, and [`Ledger`], the store chosen at run time
 //! - [`clock`]: time, injected
 //! - `conformance` (feature of that name): the suite that every store must pass
@@ -44,6 +45,7 @@
 //! ```
 
 pub mod audit;
+pub mod backup;
 pub mod book;
 pub mod clock;
 #[cfg(feature = "conformance")]

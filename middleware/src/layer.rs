@@ -1,13 +1,17 @@
 //! The layer: a price, put in front of a service.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use farebox_ledger::book::Route;
+use farebox_protocol::Micros;
 use http::StatusCode;
+use http::request::Parts;
 use tower_layer::Layer;
 
 use crate::payments::Payments;
-use crate::quote::Quote;
+use crate::price::{FixedPrice, Price};
+use crate::quote::{Quote, Unpayable};
 use crate::service::PaymentService;
 
 /// Puts a price in front of a service. Made by [`Payments::price`] and [`Payments::priced_by`].
@@ -46,9 +50,46 @@ pub struct PaymentLayer<P> {
 pub(crate) struct Terms<P> {
     pub(crate) payments: Payments,
     pub(crate) pricer: P,
-    /// The one quote of a fixed price, built once.
-    pub(crate) quote: Option<Quote>,
+    /// The one quote of a price that is the same for every request, built once.
+    pub(crate) quoted: Option<Quoted>,
     pub(crate) charge_if: fn(StatusCode) -> bool,
+    /// What the provider calls the route.
+    named: Option<Route>,
+    /// The name that the framework gave to the first request's route: mostly that of all.
+    seen: OnceLock<Route>,
+}
+
+/// A quote, and whether it is only the most that a request can cost.
+#[derive(Clone)]
+pub(crate) struct Quoted {
+    pub(crate) quote: Quote,
+    pub(crate) metered: bool,
+}
+
+impl<P> Terms<P> {
+    /// The name of the request's route in statements: the provider's, or the pattern that axum
+    /// matched. Never what the client sent: it would be kept, under as many names as it likes.
+    pub(crate) fn route(&self, parts: &Parts) -> Route {
+        if let Some(named) = &self.named {
+            return named.clone();
+        }
+        let name = matched(parts).unwrap_or(ANY_ROUTE);
+        let seen = self.seen.get_or_init(|| Route::new(name));
+        if seen.as_str() == name { seen.clone() } else { Route::new(name) }
+    }
+}
+
+/// What a route is called that nobody gave a name.
+const ANY_ROUTE: &str = "*";
+
+#[cfg(feature = "axum")]
+fn matched(parts: &Parts) -> Option<&str> {
+    parts.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
+}
+
+#[cfg(not(feature = "axum"))]
+fn matched(_: &Parts) -> Option<&str> {
+    None
 }
 
 /// 2xx, and 101: the upgrade is what was paid for.
@@ -56,9 +97,33 @@ fn is_success(status: StatusCode) -> bool {
     status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS
 }
 
+impl PaymentLayer<FixedPrice> {
+    /// A layer with one price; it panics if nothing could ever pay it.
+    #[expect(clippy::panic, reason = "a route that cannot work must not be built")]
+    pub(crate) fn fixed(payments: &Payments, price: Price) -> Self {
+        let (most, metered) = match price {
+            Price::Free => return PaymentLayer::new(payments.clone(), FixedPrice(price), None),
+            Price::Fixed(money) => (money, false),
+            Price::UpTo(money) => (money, true),
+        };
+        let quote = match most.micros() {
+            Micros::ZERO => Err(Unpayable::NotWholeUnits),
+            _ => payments.quote(most),
+        };
+        match quote {
+            Ok(quote) => {
+                let quoted = Quoted { quote, metered };
+                PaymentLayer::new(payments.clone(), FixedPrice(price), Some(quoted))
+            }
+            Err(error) => panic!("a price of {most} cannot work: {error}"),
+        }
+    }
+}
+
 impl<P> PaymentLayer<P> {
-    pub(crate) fn new(payments: Payments, pricer: P, quote: Option<Quote>) -> Self {
-        let terms = Terms { payments, pricer, quote, charge_if: is_success };
+    pub(crate) fn new(payments: Payments, pricer: P, quoted: Option<Quoted>) -> Self {
+        let (named, seen) = (None, OnceLock::new());
+        let terms = Terms { payments, pricer, quoted, charge_if: is_success, named, seen };
         PaymentLayer { terms: Arc::new(terms) }
     }
 
@@ -68,9 +133,34 @@ impl<P> PaymentLayer<P> {
     where
         P: Clone,
     {
-        let Terms { payments, pricer, quote, .. } = &*self.terms;
-        let (payments, pricer, quote) = (payments.clone(), pricer.clone(), quote.clone());
-        PaymentLayer { terms: Arc::new(Terms { payments, pricer, quote, charge_if }) }
+        self.with(|terms| terms.charge_if = charge_if)
+    }
+
+    /// What payers read in their statements: where they spent. Without it, it is the path as the
+    /// axum router has it (`/joke/{id}`), and `*` elsewhere.
+    #[must_use]
+    pub fn route(self, name: &str) -> Self
+    where
+        P: Clone,
+    {
+        self.with(|terms| terms.named = Some(Route::new(name)))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Terms<P>)) -> Self
+    where
+        P: Clone,
+    {
+        let Terms { payments, pricer, quoted, charge_if, named, .. } = &*self.terms;
+        let mut terms = Terms {
+            payments: payments.clone(),
+            pricer: pricer.clone(),
+            quoted: quoted.clone(),
+            charge_if: *charge_if,
+            named: named.clone(),
+            seen: OnceLock::new(),
+        };
+        change(&mut terms);
+        PaymentLayer { terms: Arc::new(terms) }
     }
 }
 

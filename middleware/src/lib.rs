@@ -10,9 +10,12 @@
 //! - [`PaymentLayer`] and [`PaymentService`]: the way of a paid request, in `service.rs`
 //! - [`Price`] and [`Pricer`]: what a request costs
 //! - [`Payer`]: who paid, for handlers
-//! - [`AccountService`]: a payer's balance, by credential
+//! - [`AccountService`]: a payer's balance, statement and credentials, by credential
+//! - [`AdminService`]: what the operator asks and changes, by token
 //!
-//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit.
+//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit; `keyed.rs`
+//! knows requests by their `Idempotency-Key`, `meter.rs` counts what a metered one costs, and
+//! `sweep.rs` does what is due; `endpoint.rs` is what account and admin routes share.
 //!
 //! # Example
 //!
@@ -38,8 +41,12 @@
 //! ```
 
 mod account;
+mod admin;
 mod answer;
+mod endpoint;
+mod keyed;
 mod layer;
+mod meter;
 mod pay;
 mod payer;
 mod payments;
@@ -49,16 +56,21 @@ mod refusal;
 mod reservation;
 mod secret;
 mod service;
+mod sweep;
+#[cfg(test)]
+mod tests;
 mod top_up;
 mod who;
 
 pub use account::AccountService;
+pub use admin::{AdminService, Peer, TokenError};
 pub use farebox_ledger::StoreError;
 #[cfg(feature = "test-util")]
 pub use farebox_ledger::clock::{Clock, ManualClock, Timestamp};
 pub use farebox_processor::Stripe;
 pub use farebox_protocol::{Currency, Micros, Money, PayerId, usd};
 pub use layer::PaymentLayer;
+pub use meter::PaidBody;
 pub use payer::{NotPaid, Payer};
 pub use payments::{Builder, CloseError, OpenError, Payments};
 pub use price::{FixedPrice, Price, PriceError, Pricer};

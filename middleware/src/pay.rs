@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use farebox_ledger::machine::ClaimOf;
 use farebox_ledger::{Command, Head, Outcome, Proof, Store as _};
 use farebox_processor::Verification;
 use farebox_protocol::{ClientId, Credential, ErrorCode, Micros, PayerId, Payment, TopUpId};
@@ -10,7 +11,7 @@ use farebox_protocol::{ClientId, Credential, ErrorCode, Micros, PayerId, Payment
 use crate::payments::{Payments, Shared};
 use crate::quote::Quote;
 use crate::refusal::Refusal;
-use crate::reservation::{NotReserved, Reservation};
+use crate::reservation::{NotReserved, Reservation, Wanted};
 use crate::top_up::{ANSWER_WITHIN, Ask, Credited, Failed};
 use crate::who::Card;
 
@@ -34,9 +35,14 @@ const MIN_CREDIT_WITHIN: Duration = Duration::from_secs(5);
 impl Payments {
     /// Sets the price aside, or says why not. A card is charged at most once on the way, and only
     /// if that pays for the request.
-    pub(crate) async fn pay(&self, quote: &Quote, payment: Payment) -> Result<Paid, Refusal> {
+    pub(crate) async fn pay(
+        &self,
+        quote: &Quote,
+        payment: Payment,
+        claim: Option<ClaimOf>,
+    ) -> Result<Paid, Refusal> {
         check_terms(quote, &payment)?;
-        let mut purchase = Purchase::begin(&self.shared, quote, payment).await?;
+        let mut purchase = Purchase::begin(&self.shared, quote, payment, claim).await?;
         let run = purchase.run().await;
         let (top_up_id, charge_id) = match purchase.charged {
             Some(credited) => (Some(credited.id), Some(credited.intent)),
@@ -94,6 +100,9 @@ struct Purchase<'a> {
     shared: &'a Arc<Shared>,
     quote: &'a Quote,
     payment: Payment,
+    claim: Option<ClaimOf>,
+    /// What is still to be set aside: the price, until it is.
+    owed: Micros,
     payer: PayerId,
     proof: Proof,
     /// The card beside the credential, or instead of it; looked up when it is first needed.
@@ -114,12 +123,13 @@ impl<'a> Purchase<'a> {
         shared: &'a Arc<Shared>,
         quote: &'a Quote,
         payment: Payment,
+        claim: Option<ClaimOf>,
     ) -> Result<Self, Refusal> {
         let client_id = payment.client_id.clone();
         let credential = client_id.as_ref().and_then(|id| shared.credentials.check(id));
         let (payer, proof, card, client_id) = match credential {
-            Some(Credential { payer, generation }) => {
-                (payer, Proof::Credential { generation, number: None }, None, client_id)
+            Some(Credential { payer, generation, number }) => {
+                (payer, Proof::Credential { generation, number }, None, client_id)
             }
             None => {
                 let (payer, card) = card_decides(shared, quote, &payment).await?;
@@ -131,6 +141,8 @@ impl<'a> Purchase<'a> {
             shared,
             quote,
             payment,
+            claim,
+            owed: quote.price,
             payer,
             proof,
             card,
@@ -143,29 +155,61 @@ impl<'a> Purchase<'a> {
     }
 
     async fn run(&mut self) -> Result<(Reservation, ClientId), Refusal> {
-        self.keep_min_credit().await?;
+        if self.claim.is_none() {
+            self.keep_min_credit().await?;
+        }
         for _ in 0..ROUNDS_MAX {
             match self.reserve().await {
-                Ok(reservation) => return Ok((reservation, self.credential().await?)),
+                Ok(reservation) => return self.reserved(reservation).await,
                 Err(NotReserved::Insufficient) => self.fund(ANSWER_WITHIN).await?,
                 Err(NotReserved::Unauthorized) => self.prove().await?,
-                Err(NotReserved::Refused(code)) => return Err(code.into()),
+                Err(NotReserved::Refused(refusal)) => return Err(refusal),
                 Err(NotReserved::Unavailable) => return Err(ErrorCode::LedgerUnavailable.into()),
             }
         }
         Err(ErrorCode::RateLimited.into())
     }
 
+    async fn reserved(
+        &mut self,
+        reservation: Reservation,
+    ) -> Result<(Reservation, ClientId), Refusal> {
+        let credential = self.credential().await?;
+        if self.claim.is_some() {
+            // Not earlier: a key that is in flight, or done, takes nothing from a card.
+            self.owed = Micros::ZERO;
+            self.keep_min_credit().await?;
+        }
+        Ok((reservation, credential))
+    }
+
     /// Tops up before the credit is gone, if the payment asks for it. Should that fail, the
     /// request is still paid from what is left.
     async fn keep_min_credit(&mut self) -> Result<(), Refusal> {
-        let has_card = self.payment.payment_method_id.is_some();
-        if !has_card || self.payment.min_credit.is_none() || self.payment.top_up_id.is_some() {
+        if !self.may_charge()
+            || self.payment.min_credit.is_none()
+            || self.payment.top_up_id.is_some()
+        {
             return Ok(());
         }
+        if self.charged.is_some() {
+            return Ok(()); // that top-up counted it in
+        }
         let head = self.load(self.payer).await?;
+        if !head.frozen.is_empty() {
+            return Err(ErrorCode::AccountFrozen.into());
+        }
+        let number = match self.proof {
+            Proof::Credential { number, .. } => number,
+            Proof::Method(_) => None,
+        };
+        let issued = number.and_then(|number| head.credentials.get(&number));
+        let left = issued.and_then(|issued| issued.left(self.quote.currency));
+        if left.is_some_and(|left| left < self.owed) {
+            return Ok(()); // more credit does not help: the request will be refused
+        }
         let available = head.account(self.quote.currency).available;
-        let covered = available >= self.quote.price;
+        let covered = available >= self.owed;
         let within = if covered { MIN_CREDIT_WITHIN } else { ANSWER_WITHIN };
         if available < self.needed()
             && head.accepts(&self.proof)
@@ -177,8 +221,10 @@ impl<'a> Purchase<'a> {
     }
 
     async fn reserve(&self) -> Result<Reservation, NotReserved> {
-        let Quote { currency, price, .. } = *self.quote;
-        Reservation::open(self.shared, self.payer, currency, price, self.proof.clone()).await
+        let Quote { currency, price: amount, .. } = *self.quote;
+        let (proof, claim) = (self.proof.clone(), self.claim);
+        let wanted = Wanted { currency, amount, proof, claim };
+        Reservation::open(self.shared, self.payer, wanted).await
     }
 
     /// The credit is short.
@@ -196,7 +242,7 @@ impl<'a> Purchase<'a> {
             };
         }
         let account = self.load(self.payer).await?.account(self.quote.currency);
-        if self.payment.payment_method_id.is_some() {
+        if self.may_charge() {
             let needed = Some(self.needed());
             return self.charge(account.available, needed, within).await;
         }
@@ -210,6 +256,13 @@ impl<'a> Purchase<'a> {
                 None => Err(ErrorCode::InsufficientCredits.into()),
             },
         }
+    }
+
+    /// Whether there is a card for a top-up. A further credential never brings one: what a card paid
+    /// makes it known to the payer, and a known card spends without the credential and its limit.
+    fn may_charge(&self) -> bool {
+        let is_further = matches!(self.proof, Proof::Credential { number: Some(_), .. });
+        self.payment.payment_method_id.is_some() && !is_further
     }
 
     /// Goes on with the top-up that a `payment_pending` answer named. Such a payment never opens
@@ -235,10 +288,13 @@ impl<'a> Purchase<'a> {
             (self.card, self.client_id) = (Some(card), None);
             return Ok(());
         }
+        let head = self.load(self.payer).await?;
+        if !head.frozen.is_empty() {
+            return Err(ErrorCode::AccountFrozen.into());
+        }
         if let (Some(id), false) = (self.payment.top_up_id, self.resumed) {
             return self.resume(id).await;
         }
-        let head = self.load(self.payer).await?;
         let available = head.account(self.quote.currency).available;
         if available < self.quote.price {
             return self.fund(ANSWER_WITHIN).await;
@@ -301,19 +357,19 @@ impl<'a> Purchase<'a> {
                 quote.currency.chargeable(wanted).ok_or(ErrorCode::TopUpAboveMaximum)?
             }
         };
-        match (amount < missing(quote.price), self.payment.top_up_amount) {
+        match (amount < missing(self.owed), self.payment.top_up_amount) {
             (false, _) => Ok(amount),
             (true, Some(_)) => Err(ErrorCode::TopUpBelowMinimum.into()),
             (true, None) => Err(ErrorCode::TopUpAboveMaximum.into()),
         }
     }
 
-    /// What must be available: the price, and what the payment wants to be left.
+    /// What must be available: what is owed, and what the payment wants to be left.
     fn needed(&self) -> Micros {
         let wanted = self.payment.min_credit.unwrap_or_default().micros();
         // More would never be reached by one top-up, and so be topped up at each request.
         let min_credit = wanted.min(self.quote.max_top_up);
-        self.quote.price.checked_add(min_credit).unwrap_or(Micros::MAX)
+        self.owed.checked_add(min_credit).unwrap_or(Micros::MAX)
     }
 
     async fn card(&mut self) -> Result<Card, Refusal> {

@@ -1,14 +1,19 @@
 //! Who paid for a request, for its handler.
 
 use std::fmt;
+use std::sync::Arc;
 
-use farebox_protocol::{Currency, PayerId};
+use farebox_protocol::{Currency, Money, PayerId};
+
+use crate::meter::Meter;
 
 /// Who pays for this request. It is in the request's extensions, and an axum extractor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Payer {
     pub(crate) id: PayerId,
     pub(crate) currency: Currency,
+    /// Where a metered request is counted; `None` where the price is fixed.
+    pub(crate) meter: Option<Arc<Meter>>,
 }
 
 impl Payer {
@@ -21,7 +26,32 @@ impl Payer {
     pub fn currency(&self) -> Currency {
         self.currency
     }
+
+    /// Adds `money` to what this request costs, on a route with [`Price::up_to`]. The sum is
+    /// rounded up to whole units once, and taken when the answer's body ends, or earlier when
+    /// nobody can charge any more: when the handler has answered and no `Payer` of the request is
+    /// left. A stream that charges as it goes keeps its `Payer`.
+    ///
+    /// It never fails: the client is not to blame. A sum above the maximum is the maximum; another
+    /// currency, an amount below zero, a charge after the end of the body and one on a route with
+    /// a fixed price count for nothing. Each of these is logged, once per request where metered.
+    ///
+    /// [`Price::up_to`]: crate::Price::up_to
+    pub fn charge(&self, money: Money) {
+        match &self.meter {
+            Some(meter) => meter.charge(money),
+            None => tracing::warn!(%money, "a charge at a fixed price: use Price::up_to"),
+        }
+    }
 }
+
+impl PartialEq for Payer {
+    fn eq(&self, other: &Payer) -> bool {
+        (self.id, self.currency) == (other.id, other.currency)
+    }
+}
+
+impl Eq for Payer {}
 
 /// A handler asked for its [`Payer`] on a route without a price: the provider forgot the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +73,7 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Payer {
         parts: &mut http::request::Parts,
         _: &S,
     ) -> Result<Self, Self::Rejection> {
-        parts.extensions.get().copied().ok_or(NotPaid)
+        parts.extensions.get().cloned().ok_or(NotPaid)
     }
 }
 

@@ -8,20 +8,23 @@ use std::time::Duration;
 use dashmap::DashMap;
 use farebox_ledger::clock::{Clock, SystemClock};
 use farebox_ledger::{
-    Command, Due, FirstRecord, Head, Ledger, Options, ReservationId, Store as _, StoreError,
+    Book, Command, Due, FirstRecord, Head, Ledger, Options, Outcome, ReservationId, Store,
+    StoreError,
 };
 use farebox_processor::Stripe;
-use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Micros, Money, PayerId};
+use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Money, PayerId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::AccountService;
+use crate::account::{AccountService, Issuing};
+use crate::admin::{AdminService, TokenError};
 use crate::layer::PaymentLayer;
-use crate::price::{FixedPrice, Pricer};
+use crate::price::{FixedPrice, Price, Pricer};
 use crate::quote::{Limits, Quote, Unpayable};
 use crate::secret::{self, Keys, SecretError};
+use crate::sweep::{self, OpenReservations};
 use crate::top_up::{Account, Progress, Work};
 use crate::who::LookUps;
 
@@ -34,10 +37,13 @@ pub struct Payments {
 /// What all layers of a process share.
 pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
+    /// What the ledger was opened for; `None` for a store of somebody else's.
+    pub(crate) first: Option<FirstRecord>,
     pub(crate) stripe: Stripe,
     pub(crate) identity: IdentityKey,
     pub(crate) credentials: CredentialKey,
     pub(crate) look_ups: LookUps,
+    pub(crate) issuing: Issuing,
     /// The account's driver, by account: at most one in a process.
     pub(crate) drivers: DashMap<Account, watch::Receiver<Progress>>,
     /// Tasks about money, which no request can cut.
@@ -45,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) closing: CancellationToken,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) open: OpenReservations,
     limits: Limits,
     reservations: ReservationIds,
 }
@@ -68,7 +75,7 @@ impl Payments {
     pub fn builder(stripe: Stripe) -> Builder {
         Builder {
             stripe,
-            ledger: "embedded:farebox.redb".to_owned(),
+            ledger: Books::At("embedded:farebox.redb".to_owned()),
             secret: None,
             limits: Limits::default(),
             clock: Arc::new(SystemClock),
@@ -76,7 +83,8 @@ impl Payments {
         }
     }
 
-    /// A layer that charges `price` for each request that succeeds.
+    /// A layer that charges `price` for each request that succeeds: an amount, or
+    /// [`Price::up_to`] one.
     ///
     /// On axum, attach it to a method router with `route_layer`: there, a path or a method that
     /// the router does not know reaches neither a handler nor a card.
@@ -85,16 +93,8 @@ impl Payments {
     ///
     /// If nothing could ever pay the price: it is zero, no whole number of units, or above the
     /// largest top-up, or its currency has no top-up limits.
-    #[expect(clippy::panic, reason = "a route that cannot work must not be built")]
-    pub fn price(&self, price: Money) -> PaymentLayer<FixedPrice> {
-        let free = price.micros() == Micros::ZERO;
-        match self
-            .quote(price)
-            .and_then(|q| if free { Err(Unpayable::NotWholeUnits) } else { Ok(q) })
-        {
-            Ok(quote) => PaymentLayer::new(self.clone(), FixedPrice(price), Some(quote)),
-            Err(error) => panic!("a price of {price} cannot work: {error}"),
-        }
+    pub fn price(&self, price: impl Into<Price>) -> PaymentLayer<FixedPrice> {
+        PaymentLayer::fixed(self, price.into())
     }
 
     /// A layer that asks `pricer` what each request costs.
@@ -102,10 +102,33 @@ impl Payments {
         PaymentLayer::new(self.clone(), pricer, None)
     }
 
-    /// A service that tells a payer its balance, by credential, for nothing. On axum:
+    /// A service that tells a payer its balance and its statement, and issues credentials to its
+    /// agents, by credential, for nothing. On axum:
     /// `nest_service("/account", payments.account_routes())`.
     pub fn account_routes(&self) -> AccountService {
         AccountService { shared: self.shared.clone() }
+    }
+
+    /// A service for the operator, who brings `token`: it looks into books, freezes payers and
+    /// revokes credentials. On axum, on a listener of its own:
+    ///
+    /// ```no_run
+    /// # async fn run(payments: farebox_middleware::Payments) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::net::SocketAddr;
+    ///
+    /// let admin = payments.admin_routes(&std::env::var("FAREBOX_ADMIN_TOKEN")?)?;
+    /// let admin = axum::Router::new().fallback_service(admin);
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:4029").await?;
+    /// axum::serve(listener, admin.into_make_service_with_connect_info::<SocketAddr>()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] if the token is short enough to be guessed.
+    pub fn admin_routes(&self, token: &str) -> Result<AdminService, TokenError> {
+        AdminService::new(self.shared.clone(), token)
     }
 
     /// Revokes every credential of a payer, and forgets which cards may spend without one: for a
@@ -155,7 +178,7 @@ impl Payments {
         let ledger = Ledger::Memory(farebox_ledger::store::Memory::default());
         let keys = Keys::new(b"a secret that is only good for tests");
         let limits = Limits::default();
-        let shared = Shared::new(stripe, ledger, keys, limits, Arc::new(SystemClock));
+        let shared = Shared::new(stripe, ledger, None, keys, limits, Arc::new(SystemClock));
         Payments { shared: Arc::new(shared) }
     }
 
@@ -181,21 +204,25 @@ impl Shared {
     fn new(
         stripe: Stripe,
         ledger: Ledger,
+        first: Option<FirstRecord>,
         keys: Keys,
         limits: Limits,
         clock: Arc<dyn Clock>,
     ) -> Shared {
         Shared {
             ledger,
+            first,
             stripe,
             identity: keys.identity,
             credentials: keys.credentials,
             look_ups: LookUps::default(),
+            issuing: Issuing::default(),
             drivers: DashMap::new(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
             closing: CancellationToken::new(),
             clock,
+            open: OpenReservations::default(),
             limits,
             reservations: ReservationIds::random(),
         }
@@ -206,11 +233,30 @@ impl Shared {
     }
 
     pub(crate) async fn load(&self, payer: PayerId) -> Result<Head, ErrorCode> {
-        self.ledger.load(&payer).await.map_err(|error| {
-            tracing::error!(%error, "a book cannot be read");
-            ErrorCode::LedgerUnavailable
-        })
+        self.ledger.load(&payer).await.map_err(|error| unavailable(&error))
     }
+
+    pub(crate) async fn apply(
+        &self,
+        payer: &PayerId,
+        command: &Command,
+    ) -> Result<Outcome, ErrorCode> {
+        let applied = self.ledger.apply(payer, command).await;
+        applied.map(|applied| applied.outcome).map_err(|error| unavailable(&error))
+    }
+
+    pub(crate) async fn whole_book(&self, payer: &PayerId) -> Result<Book, ErrorCode> {
+        self.ledger.book(payer).await.map_err(|error| unavailable(&error))
+    }
+
+    pub(crate) async fn payers(&self) -> Result<Vec<PayerId>, ErrorCode> {
+        self.ledger.payers().await.map_err(|error| unavailable(&error))
+    }
+}
+
+fn unavailable(error: &StoreError) -> ErrorCode {
+    tracing::error!(%error, "the ledger did not answer");
+    ErrorCode::LedgerUnavailable
 }
 
 impl fmt::Debug for Shared {
@@ -240,26 +286,66 @@ impl ReservationIds {
 
 /// What is set before payments are opened.
 #[must_use]
-#[derive(Clone)]
 pub struct Builder {
     stripe: Stripe,
-    ledger: String,
+    ledger: Books,
     secret: Option<Vec<u8>>,
     limits: Limits,
     clock: Arc<dyn Clock>,
     settle_within: Option<Duration>,
 }
 
+/// Where books are kept.
+enum Books {
+    At(String),
+    Theirs(Ledger),
+}
+
 impl Builder {
-    /// Where the ledger is: `embedded:PATH` (the default is `embedded:farebox.redb`) or `memory:`.
+    /// Where the ledger is. The default is `embedded:farebox.redb`.
+    ///
+    /// | URL | books are kept |
+    /// |---|---|
+    /// | `memory:` | in this process, and gone with it |
+    /// | `embedded:PATH` | in a file of this process |
+    /// | `redis://HOST:PORT`, `rediss://` | in Redis, by TLS with the second `s` |
+    /// | `redis+cluster://HOST:PORT`, `rediss+cluster://` | in Redis Cluster, found by one node |
+    /// | `redis+sentinel://HOST:PORT,HOST:PORT/MASTER` | in Redis, found by its Sentinels |
+    ///
+    /// Several processes may share a ledger in Redis, with one secret. `?ledger=NAME` after a Redis
+    /// URL keeps several ledgers apart.
     pub fn ledger(mut self, url: &str) -> Self {
-        url.clone_into(&mut self.ledger);
+        self.ledger = Books::At(url.to_owned());
+        self
+    }
+
+    /// Keeps books in a store of yours, which `farebox-ledger`'s conformance suite has seen.
+    ///
+    /// No first record is kept or compared: that the store was never used with another secret,
+    /// mode or Stripe account is for you to check. The secret must be set.
+    ///
+    /// ```
+    /// use farebox_ledger::store::Memory;
+    /// use farebox_middleware::{Payments, Stripe};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let stripe = Stripe::new("sk_test_1", "pk_test_1")?.base_url("http://127.0.0.1:1")?;
+    /// let books = Memory::default(); // anything that implements farebox_ledger::Store
+    /// let payments = Payments::builder(stripe).store(books).secret(&[7; 32]).open().await?;
+    /// # payments.close().await?;
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn store(mut self, store: impl Store + 'static) -> Self {
+        self.ledger = Books::Theirs(Ledger::Custom(Box::new(store)));
         self
     }
 
     /// The secret of at least 32 random bytes from which payer ids and credentials derive. It must
     /// never change. Without it, `FAREBOX_SECRET` is read; outside live mode, one is made and kept
-    /// beside the ledger when that is not set either.
+    /// beside an embedded ledger when that is not set either.
     pub fn secret(mut self, secret: &[u8]) -> Self {
         self.secret = Some(secret.to_owned());
         self
@@ -305,8 +391,12 @@ impl Builder {
     ///
     /// Outside a tokio runtime.
     pub async fn open(self) -> Result<Payments, OpenError> {
-        let Builder { stripe, ledger: url, secret, limits, clock, settle_within } = self;
-        let keys = Keys::new(&secret::find(secret, &url, stripe.mode())?);
+        let Builder { stripe, ledger: books, secret, limits, clock, settle_within } = self;
+        let url = match &books {
+            Books::At(url) => Some(url.as_str()),
+            Books::Theirs(_) => None,
+        };
+        let keys = Keys::new(&secret::find(secret, url, stripe.mode())?);
         let account = match tokio::time::timeout(ACCOUNT_WITHIN, stripe.account()).await {
             Ok(Ok(account)) => account,
             Ok(Err(error)) => {
@@ -320,21 +410,25 @@ impl Builder {
         };
         let first = FirstRecord::new(&keys.check, stripe.mode().as_str(), account.as_deref());
         let options = Options { clock: clock.clone(), settle_within };
-        let ledger = Ledger::open(&url, &first, options).await?;
-        let shared = Arc::new(Shared::new(stripe, ledger, keys, limits, clock));
+        let (ledger, first) = match books {
+            Books::At(url) => (Ledger::open(&url, &first, options).await?, Some(first)),
+            Books::Theirs(ledger) => (ledger, None),
+        };
+        let shared = Arc::new(Shared::new(stripe, ledger, first, keys, limits, clock));
         for due in shared.ledger.due().await? {
             if let Due::TopUp(id) = due {
                 tracing::info!(top_up = %id, "going on with an open top-up");
                 drop(shared.drive(Work::Resume(id)));
             }
         }
+        sweep::start(&shared);
         Ok(Payments { shared })
     }
 }
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("ledger", &self.ledger).finish_non_exhaustive()
+        f.debug_struct("Builder").finish_non_exhaustive() // a URL may hold a password
     }
 }
 

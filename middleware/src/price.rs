@@ -12,6 +12,38 @@ pub enum Price {
     /// This much, if it succeeds. Whole units of 1/10,000, and at most the largest top-up. At zero
     /// the request is free for its payer only: it must still say who pays.
     Fixed(Money),
+    /// What the handler charges with [`Payer::charge`](crate::Payer::charge), at most this much:
+    /// so much is set aside. Whole units, and at most the largest top-up.
+    UpTo(Money),
+}
+
+impl Price {
+    /// A metered price: what the handler charges, and never more than `most`.
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, http::Request, routing::post};
+    /// use farebox_middleware::{Payer, Payments, Price, usd};
+    /// use tower::ServiceExt as _;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// async fn write(payer: Payer) -> &'static str {
+    ///     payer.charge(usd!("0.0007"));
+    ///     "Seven tokens."
+    /// }
+    /// let payments = Payments::for_tests();
+    /// let write = post(write).route_layer(payments.price(Price::up_to(usd!("0.50"))));
+    /// let app: Router = Router::new().route("/write", write);
+    ///
+    /// let payment = payments.fund(usd!("5")).await;
+    /// let request = Request::post("/write").header("payment", payment).body(Body::empty())?;
+    /// assert_eq!(app.oneshot(request).await?.status(), 200);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub const fn up_to(most: Money) -> Price {
+        Price::UpTo(most)
+    }
 }
 
 impl From<Money> for Price {
@@ -51,11 +83,11 @@ where
 
 /// One price for every request.
 #[derive(Clone, Copy, Debug)]
-pub struct FixedPrice(pub(crate) Money);
+pub struct FixedPrice(pub(crate) Price);
 
 impl Pricer for FixedPrice {
     async fn price(&self, _: &Parts, _: Option<&PayerId>) -> Result<Price, PriceError> {
-        Ok(Price::Fixed(self.0))
+        Ok(self.0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A refusal: why a request is not served, and the answer that says so.
 
 use bytes::Bytes;
-use farebox_protocol::{ErrorCode, PaymentResponse, TopUpId, header};
+use farebox_protocol::{ErrorCode, Money, PaymentResponse, TopUpId, header};
 use http::{HeaderValue, Response, StatusCode, header as names};
 use http_body_util::Full;
 
@@ -17,17 +17,24 @@ pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
     /// The top-up that it is about, if the client may know it: it is pending, or the client named it.
     pub(crate) top_up: Option<TopUpId>,
+    /// What the request with the same key cost.
+    pub(crate) charged: Option<Money>,
 }
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Refusal { code, top_up: None }
+        Refusal { code, top_up: None, charged: None }
     }
 }
 
 impl Refusal {
     pub(crate) fn about(code: ErrorCode, top_up: TopUpId) -> Refusal {
-        Refusal { code, top_up: Some(top_up) }
+        Refusal { code, top_up: Some(top_up), charged: None }
+    }
+
+    /// The request with this key was charged before; nothing more is taken.
+    pub(crate) fn already(charged: Money) -> Refusal {
+        Refusal { charged: Some(charged), ..ErrorCode::AlreadyCharged.into() }
     }
 
     /// The same refusal of a client that did not name the top-up: whoever only shows a card must
@@ -64,15 +71,22 @@ impl Refusal {
         let header = offer.as_deref().map(header::encode_json);
         let body = match (self.code, offer) {
             (ErrorCode::PaymentRequired | ErrorCode::InsufficientCredits, Some(json)) => json,
-            _ => PaymentResponse { top_up_id: self.top_up, ..PaymentResponse::refused(self.code) }
-                .to_json(),
+            _ => PaymentResponse {
+                top_up_id: self.top_up,
+                charged: self.charged.map(|money| money.micros().units_ceil()),
+                currency: self.charged.map(Money::currency),
+                ..PaymentResponse::refused(self.code)
+            }
+            .to_json(),
         };
         let mut response = json(status, body);
         let headers = response.headers_mut();
         if let Some(value) = header.and_then(|value| HeaderValue::try_from(value).ok()) {
             headers.insert(header::PAYMENT_REQUIRED, value);
         }
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        let is_busy =
+            matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        if is_busy || self.code == ErrorCode::RequestInFlight {
             headers.insert(names::RETRY_AFTER, RETRY_AFTER);
         }
         answer::expose_headers(headers);

@@ -23,6 +23,11 @@ pub enum SecretError {
     /// With live money, nothing is made up.
     #[error("in live mode {VARIABLE} must be set: it is the key of every payer's account")]
     Missing,
+    /// The ledger is no file that a secret could be kept beside.
+    #[error(
+        "{VARIABLE} must be set: every process that shares this ledger needs the same one; make it with `openssl rand -hex 32`"
+    )]
+    NotShared,
     /// The file beside the ledger cannot be read or written.
     #[error("the secret beside the ledger, {path}, cannot be used: {error}")]
     File {
@@ -52,8 +57,12 @@ impl Keys {
     }
 }
 
-/// The secret to use with the ledger at `url`.
-pub(crate) fn find(given: Option<Vec<u8>>, url: &str, mode: Mode) -> Result<Vec<u8>, SecretError> {
+/// The secret to use with the ledger at `url`; `None`: a store of somebody else's.
+pub(crate) fn find(
+    given: Option<Vec<u8>>,
+    url: Option<&str>,
+    mode: Mode,
+) -> Result<Vec<u8>, SecretError> {
     let from_environment = || std::env::var(VARIABLE).ok().map(String::into_bytes);
     if let Some(secret) = given.or_else(from_environment) {
         return if secret.len() < BYTES_MIN { Err(SecretError::TooShort) } else { Ok(secret) };
@@ -61,13 +70,14 @@ pub(crate) fn find(given: Option<Vec<u8>>, url: &str, mode: Mode) -> Result<Vec<
     if mode == Mode::Live {
         return Err(SecretError::Missing);
     }
-    match url.strip_prefix("embedded:") {
-        Some(path) => {
+    match url.map(|url| url.split_once(':').unwrap_or((url, ""))) {
+        Some(("embedded", path)) => {
             let path = PathBuf::from(format!("{path}.secret"));
             read_or_make(&path)
                 .map_err(|error| SecretError::File { path: path.display().to_string(), error })
         }
-        None => random(),
+        Some((scheme, _)) if !scheme.starts_with("redis") => random(), // gone with the ledger
+        _ => Err(SecretError::NotShared),
     }
 }
 

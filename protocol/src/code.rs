@@ -80,8 +80,14 @@ codes! {
     PriceUnavailable "price_unavailable" SERVICE_UNAVAILABLE "The price is unavailable; nothing was taken";
     /// The payer is frozen by a dispute; no card is touched.
     AccountFrozen "account_frozen" FORBIDDEN "The account is frozen";
+    /// The credential may not spend so much; no card is touched.
+    CredentialLimitReached "credential_limit_reached" FORBIDDEN "The credential may not spend so much";
+    /// The `Idempotency-Key` is malformed, or there are several.
+    InvalidIdempotencyKey "invalid_idempotency_key" BAD_REQUEST "The Idempotency-Key is malformed, or there are several";
     /// A request with this `Idempotency-Key` is being served.
     RequestInFlight "request_in_flight" CONFLICT "A request with this key is being served";
+    /// The request with this `Idempotency-Key` was served and charged; its answer is not kept.
+    AlreadyCharged "already_charged" CONFLICT "The request with this key was served and charged before";
     /// This `Idempotency-Key` was used for another request.
     IdempotencyConflict "idempotency_conflict" UNPROCESSABLE_ENTITY "The key was used for another request";
     /// Too many attempts.

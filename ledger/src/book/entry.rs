@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{ClaimKey, Fingerprint, ReservationId, Route};
 use crate::clock::Timestamp;
+use crate::machine::CLAIM_KEPT_MILLIS;
 
 /// Names an entry of a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,6 +44,31 @@ impl Entry {
             Entry::Reservation(open) => Some(open),
             Entry::Claim(Claim { state: ClaimState::InFlight(open), .. }) => Some(open),
             _ => None,
+        }
+    }
+
+    /// What a crash leaves of the entry, because the request of an open reservation is gone then:
+    /// of money that is only set aside, nothing; of a claim that was partly spent, that it was
+    /// charged.
+    pub(crate) fn lasting(&self) -> Option<Entry> {
+        let lasting = match self {
+            Entry::Reservation(_) => return None,
+            Entry::Claim(Claim { state: ClaimState::InFlight(open), id, fingerprint }) => {
+                let charged = Some(open.total()).filter(|total| *total > Micros::ZERO)?;
+                let until = open.until.after(CLAIM_KEPT_MILLIS);
+                let state = ClaimState::Done { currency: open.currency, charged, until };
+                Entry::Claim(Claim { id: *id, fingerprint: *fingerprint, state })
+            }
+            other => other.clone(),
+        };
+        Some(lasting)
+    }
+
+    /// Whether a crash leaves anything of the entry.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Entry::Reservation(_) => false,
+            entry => entry.reservation().is_none_or(|open| open.total() > Micros::ZERO),
         }
     }
 

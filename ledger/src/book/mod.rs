@@ -102,7 +102,9 @@ impl Book {
         mut changed: impl FnMut(&EntryId, Option<&Entry>),
     ) -> Applied {
         let at = at.max(self.head.last);
-        if let (Some(id @ EntryId::Claim(_)), false) = (command.entry(), is_expire(command)) {
+        if let Some(id @ EntryId::Claim(_)) = command.entry()
+            && !matches!(command, Command::Expire { .. })
+        {
             self.expire(id, at, &mut changed);
         }
         let mut outcome = self.step(command, at, &mut changed);
@@ -126,12 +128,23 @@ impl Book {
         self.usage.retain(|key, _| key.hour >= first);
     }
 
+    /// The book after a crash of a store that keeps reservations in memory only.
+    #[must_use]
+    pub fn interrupted(mut self) -> Book {
+        self.head.release_reservations();
+        let entries = self.entries.into_iter();
+        self.entries = entries.filter_map(|(id, entry)| Some((id, entry.lasting()?))).collect();
+        self
+    }
+
     fn expire_due(
         &mut self,
         at: Timestamp,
         changed: &mut impl FnMut(&EntryId, Option<&Entry>),
     ) -> bool {
-        let mut due: Vec<_> = self.due(at).collect();
+        // Only what holds money: a store need not have the other claims at hand.
+        let holds = |id: &EntryId| self.entries[id].reservation().is_some();
+        let mut due: Vec<_> = self.due(at).filter(holds).collect();
         due.sort_unstable();
         for &id in &due {
             self.expire(id, at, changed);
@@ -197,10 +210,6 @@ impl Book {
         }
         Ok(())
     }
-}
-
-fn is_expire(command: &Command) -> bool {
-    matches!(command, Command::Expire { .. })
 }
 
 /// What an account's entries add up to.

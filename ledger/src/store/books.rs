@@ -20,6 +20,8 @@ struct Kept {
     /// Entries that changed since [`Books::snapshot`]. A head and its changed entries are always
     /// written together: a crash must never leave a credited head beside an open top-up.
     dirty: BTreeSet<EntryId>,
+    /// Entries of the last snapshot, until it is on disk: the file has older ones.
+    writing: BTreeSet<EntryId>,
     /// Whether the writer was told of a change since the last snapshot.
     queued: bool,
 }
@@ -63,15 +65,15 @@ impl Books {
     pub(super) fn insert(&self, payer: PayerId, book: Book) {
         for (id, entry) in &book.entries {
             if let (EntryId::TopUp(currency, number), true) = (*id, entry.is_open_top_up()) {
-                self.open.insert(TopUpId { payer, currency, number });
-            }
-        }
-        for (&currency, account) in &book.head.accounts {
-            if let Some(number) = account.open {
-                self.open.insert(TopUpId { payer, currency, number });
+                self.insert_open(TopUpId { payer, currency, number });
             }
         }
         self.books.insert(payer, Kept { book, ..Kept::default() });
+    }
+
+    /// Says that a top-up is open which is not in memory.
+    pub(super) fn insert_open(&self, id: TopUpId) {
+        self.open.insert(id);
     }
 
     /// Applies a command under the book's lock. `shelf` finds an entry that is not in memory.
@@ -104,16 +106,21 @@ impl Books {
         command: &Command,
         shelf: impl Fn(&PayerId, EntryId) -> Result<Option<Entry>, StoreError>,
     ) -> Result<Applied, StoreError> {
-        let Kept { book, dirty, .. } = kept;
-        if let Some(id) = command.entry()
+        let Kept { book, dirty, writing, .. } = kept;
+        let named = command.entry();
+        let mut from_shelf = false;
+        if let Some(id) = named
             && !book.entries.contains_key(&id)
             && !dirty.contains(&id)
+            && !writing.contains(&id)
             && may_be_shelved(&book.head, id)
             && let Some(entry) = shelf(payer, id)?
         {
             book.entries.insert(id, entry);
+            from_shelf = true;
         }
         let over_file = self.extent == Extent::OverFile;
+        let in_file = named.filter(|id| book.entries.get(id).is_some_and(Entry::is_lasting));
         let applied = book.apply(command, self.clock.now(), |id, entry| {
             if let EntryId::TopUp(currency, number) = *id {
                 let top_up = TopUpId { payer: *payer, currency, number };
@@ -122,11 +129,37 @@ impl Books {
                     false => self.open.remove(&top_up).is_some(),
                 };
             }
-            if over_file && is_written(id, entry) {
+            // What only sets money aside is not written: a crash ends its request. Of what is gone,
+            // only the entry that the command names can be in the file.
+            let is_written = match entry {
+                Some(entry) => entry.is_lasting(),
+                None => in_file == Some(*id),
+            };
+            if over_file && is_written {
                 dirty.insert(*id);
             }
         });
+        if from_shelf
+            && let Some(id) = named
+            && !dirty.contains(&id)
+        {
+            book.entries.remove(&id); // it is as it is in the file
+        }
         Ok(applied)
+    }
+
+    /// Whether an entry is to be written, and the writer has yet to be told. It is told once.
+    pub(super) fn queue_entry(&self, payer: &PayerId, id: EntryId) -> bool {
+        let kept = self.books.get_mut(payer);
+        kept.is_some_and(|mut kept| {
+            kept.dirty.contains(&id) && !std::mem::replace(&mut kept.queued, true)
+        })
+    }
+
+    /// Whether the file has an entry as it is in memory.
+    pub(super) fn is_on_disk(&self, payer: &PayerId, id: EntryId) -> bool {
+        let kept = self.books.get(payer);
+        kept.is_none_or(|kept| !kept.dirty.contains(&id) && !kept.writing.contains(&id))
     }
 
     /// Whether the writer has yet to be told that the book changed. It is told once.
@@ -172,12 +205,14 @@ impl Books {
     pub(super) fn due(&self) -> Vec<Due> {
         let now = self.clock.now();
         let mut due: Vec<Due> = self.open.iter().map(|id| Due::TopUp(*id)).collect();
-        for mut kept in self.books.iter_mut() {
-            let payer = *kept.key();
-            if self.extent == Extent::Whole {
+        if self.extent == Extent::Whole {
+            self.books.alter_all(|_, mut kept| {
                 kept.book.forget_usage(now);
-            }
-            due.extend(kept.book.due(now).map(|id| Due::Entry(payer, id)));
+                kept
+            });
+        }
+        for kept in &self.books {
+            due.extend(kept.book.due(now).map(|id| Due::Entry(*kept.key(), id)));
         }
         due
     }
@@ -185,24 +220,28 @@ impl Books {
     /// The head, and what changed since the last snapshot, of one moment.
     pub(super) fn snapshot(&self, payer: &PayerId) -> Option<Snapshot> {
         let mut kept = self.books.get_mut(payer)?;
-        let Kept { book, dirty, queued } = &mut *kept;
+        let Kept { book, dirty, writing, queued } = &mut *kept;
         *queued = false;
-        let entries = std::mem::take(dirty).into_iter();
-        let entries = entries.map(|id| (id, book.entries.get(&id).cloned())).collect();
+        *writing = std::mem::take(dirty);
+        let lasting = |id| book.entries.get(id).and_then(Entry::lasting);
+        let entries = writing.iter().map(|id| (*id, lasting(id))).collect();
         let usage = book.usage.drain().collect();
         Some(Snapshot { head: book.head.clone(), entries, usage })
     }
 
-    /// Drops an entry from memory that is over, and on disk as it is here.
-    pub(super) fn shelve(&self, payer: &PayerId, id: EntryId) {
+    /// The last snapshot is on disk. Drops those of its entries from memory that are over.
+    pub(super) fn shelve(&self, payer: &PayerId) {
         let Some(mut kept) = self.books.get_mut(payer) else { return };
-        let is_over = match kept.book.entries.get(&id) {
-            Some(Entry::TopUp(top_up)) => !top_up.is_open(),
-            Some(Entry::Claim(claim)) => matches!(claim.state, ClaimState::Done { .. }),
-            _ => false,
-        };
-        if is_over && !kept.dirty.contains(&id) {
-            kept.book.entries.remove(&id);
+        let Kept { book, dirty, writing, .. } = &mut *kept;
+        for id in std::mem::take(writing) {
+            let is_over = match book.entries.get(&id) {
+                Some(Entry::TopUp(top_up)) => !top_up.is_open(),
+                Some(Entry::Claim(claim)) => matches!(claim.state, ClaimState::Done { .. }),
+                _ => false,
+            };
+            if is_over && !dirty.contains(&id) {
+                book.entries.remove(&id);
+            }
         }
     }
 }
@@ -213,16 +252,6 @@ fn may_be_shelved(head: &Head, id: EntryId) -> bool {
         EntryId::TopUp(currency, number) => head.account(currency).has_top_up(number),
         EntryId::Claim(_) => head.seq > 0,
         EntryId::Reservation(_) => false,
-    }
-}
-
-/// Whether the change of an entry is written to the file. What only sets money aside is not: a
-/// crash ends its request.
-fn is_written(id: &EntryId, entry: Option<&Entry>) -> bool {
-    match (id, entry) {
-        (EntryId::Reservation(_), _) => false,
-        (_, Some(entry)) => entry.reservation().is_none_or(|open| open.total() > Micros::ZERO),
-        (_, None) => true,
     }
 }
 

@@ -115,6 +115,11 @@ pub enum OpenError {
         /// What to change.
         reason: String,
     },
+    /// Only a ledger that can lose some records and keep others is adopted.
+    #[error(
+        "`{0}` cannot lose records and go on, so there is nothing to adopt: if it is damaged, `farebox restore` a backup into a new ledger"
+    )]
+    NothingToAdopt(String),
     /// Records that were there are gone.
     #[error(
         "the ledger at {address} has lost records: restore them, or accept the loss with `farebox ledger adopt`"

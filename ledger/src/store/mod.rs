@@ -112,7 +112,8 @@ pub struct Options {
     /// Where an in-process store takes the time from. Redis has its own.
     pub clock: Arc<dyn Clock>,
     /// Within which time a charge for a request without a key is on disk, in the embedded store.
-    /// `None`: before it is answered. A crash costs the provider what was spent within it.
+    /// `None`: before it is answered. A crash costs the provider what was answered within it; a
+    /// disk that is slower holds charges up.
     pub settle_within: Option<Duration>,
 }
 
@@ -128,6 +129,11 @@ impl fmt::Debug for Options {
         f.debug_struct("Options").field("settle_within", settle_within).finish_non_exhaustive()
     }
 }
+
+/// Opening a ledger in Redis, as an object: the type of the future is too deep for programs.
+#[cfg(feature = "redis")]
+type Opening<'a> =
+    std::pin::Pin<Box<dyn Future<Output = Result<(Redis, FirstRecord), OpenError>> + Send + 'a>>;
 
 /// The store that was chosen at run time.
 pub enum Ledger {
@@ -181,7 +187,8 @@ impl Ledger {
             }
             #[cfg(feature = "redis")]
             (Some((scheme, _)), first) if scheme.starts_with("redis") => {
-                let (redis, first) = Redis::open(url, first).await?;
+                let open: Opening<'_> = Box::pin(Redis::open(url, first));
+                let (redis, first) = open.await?;
                 Ok((Ledger::Redis(redis), first))
             }
             _ => Err(OpenError::Url(url.to_owned())),
@@ -193,13 +200,18 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// As [`Ledger::open`]. Other stores have no parts that can be lost.
+    /// [`OpenError`]; [`OpenError::NothingToAdopt`] of a store that cannot lose a part and keep
+    /// the rest.
     pub async fn adopt(url: &str) -> Result<usize, OpenError> {
-        #[cfg(feature = "redis")]
-        if url.starts_with("redis") {
-            return Redis::adopt(url).await;
+        match url.split_once(':') {
+            #[cfg(feature = "redis")]
+            Some((scheme, _)) if scheme.starts_with("redis") => Redis::adopt(url).await,
+            Some(("memory", "")) => Err(OpenError::NothingToAdopt(url.to_owned())),
+            Some(("embedded", path)) if !path.is_empty() => {
+                Err(OpenError::NothingToAdopt(url.to_owned()))
+            }
+            _ => Err(OpenError::Url(url.to_owned())),
         }
-        Err(OpenError::Url(url.to_owned()))
     }
 
     /// Waits until everything that was answered up to now is on disk, in the embedded store.
@@ -214,7 +226,7 @@ impl Ledger {
         }
     }
 
-    /// Puts a book of a backup in its place.
+    /// Puts a book of a backup in its place. Requests that were in flight have ended.
     ///
     /// # Errors
     ///
@@ -223,6 +235,8 @@ impl Ledger {
         if self.load(&payer).await?.seq > 0 {
             return Err(StoreError::new("the payer has a book already"));
         }
+        // The requests that were in flight when it was read are over.
+        let book = book.interrupted();
         match self {
             Ledger::Memory(store) => {
                 store.restore(payer, book);
@@ -248,41 +262,43 @@ impl fmt::Debug for Ledger {
     }
 }
 
+/// Calls a method of the store that was chosen.
 macro_rules! each_store {
-    ($self:ident, $store:ident => $call:expr) => {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self {
-            Ledger::Memory($store) => $call.await,
-            Ledger::Embedded($store) => $call.await,
+            Ledger::Memory(store) => Store::$method(store, $($argument),*).await,
+            Ledger::Embedded(store) => Store::$method(store, $($argument),*).await,
+            // As an object: the types of its futures are too deep for programs that nest them.
             #[cfg(feature = "redis")]
-            Ledger::Redis($store) => $call.await,
-            Ledger::Custom($store) => $call.await,
+            Ledger::Redis(store) => dynamic::DynStore::$method(store, $($argument),*).await,
+            Ledger::Custom(store) => Store::$method(store, $($argument),*).await,
         }
     };
 }
 
 impl Store for Ledger {
     async fn apply(&self, payer: &PayerId, command: &Command) -> Result<Applied, StoreError> {
-        each_store!(self, store => store.apply(payer, command))
+        each_store!(self.apply(payer, command))
     }
 
     async fn load(&self, payer: &PayerId) -> Result<Head, StoreError> {
-        each_store!(self, store => store.load(payer))
+        each_store!(self.load(payer))
     }
 
     async fn top_up(&self, id: &TopUpId) -> Result<Option<TopUp>, StoreError> {
-        each_store!(self, store => store.top_up(id))
+        each_store!(self.top_up(id))
     }
 
     async fn book(&self, payer: &PayerId) -> Result<Book, StoreError> {
-        each_store!(self, store => store.book(payer))
+        each_store!(self.book(payer))
     }
 
     async fn payers(&self) -> Result<Vec<PayerId>, StoreError> {
-        each_store!(self, store => store.payers())
+        each_store!(self.payers())
     }
 
     async fn due(&self) -> Result<Vec<Due>, StoreError> {
-        each_store!(self, store => store.due())
+        each_store!(self.due())
     }
 }
 

@@ -1,4 +1,4 @@
-use farebox_protocol::{ClientId, CredentialKey, IdentityKey, PayerId};
+use farebox_protocol::{ClientId, Credential, CredentialKey, IdentityKey, PayerId};
 use serde::Deserialize;
 
 use crate::vectors::{Named, bytes, cases};
@@ -44,6 +44,7 @@ struct CredentialCase {
     credential_key_hex: String,
     payer: Option<PayerId>,
     generation: Option<u32>,
+    number: Option<u16>,
     credential: String,
     #[serde(default)]
     refused: bool,
@@ -58,7 +59,7 @@ impl Named for CredentialCase {
 #[test]
 fn credential_vectors_hold() {
     let (mut issued, mut refused) = (0, 0);
-    for case in cases::<CredentialCase>("credential", 36) {
+    for case in cases::<CredentialCase>("credential", 52) {
         let name = &case.name;
         let key = CredentialKey::new(&bytes(&case.credential_key_hex));
         let client_id = case.credential.parse::<ClientId>();
@@ -72,10 +73,15 @@ fn credential_vectors_hold() {
         }
         issued += 1;
         let (payer, generation) = (case.payer.unwrap(), case.generation.unwrap());
-        assert_eq!(key.issue(payer, generation).as_str(), case.credential, "{name}");
-        assert_eq!(checked.map(|c| (c.payer, c.generation)), Some((payer, generation)), "{name}");
+        let written = match case.number {
+            Some(number) => key.issue_further(payer, generation, number),
+            None => key.issue(payer, generation),
+        };
+        assert_eq!(written.as_str(), case.credential, "{name}");
+        let credential = Credential { payer, generation, number: case.number };
+        assert_eq!(checked, Some(credential), "{name}");
     }
-    assert!(issued >= 8 && refused >= 28, "{issued} issued, {refused} refused");
+    assert!(issued >= 12 && refused >= 40, "{issued} issued, {refused} refused");
 }
 
 #[test]

@@ -2,8 +2,8 @@ use std::str::FromStr as _;
 
 use farebox_protocol::header::{HEADER_BYTES_MAX, encode_json};
 use farebox_protocol::{
-    ClientId, CredentialKey, Currency, ErrorCode, Micros, Money, Offer, PayerId, Payment,
-    PaymentMethodId, PaymentRequired, PaymentResponse, Resource, TopUpId, Units,
+    ClientId, Credential, CredentialKey, Currency, ErrorCode, Micros, Money, Offer, PayerId,
+    Payment, PaymentMethodId, PaymentRequired, PaymentResponse, Resource, TopUpId, Units,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -229,13 +229,16 @@ proptest! {
 
     #[test]
     fn a_credential_names_its_payer_under_its_own_key_only(
-        payer in payer(), generation in any::<u32>(), key in any::<[u8; 32]>(),
-        other in any::<[u8; 32]>(), at in 0..43_usize,
+        payer in payer(), generation in any::<u32>(), number in any::<Option<u16>>(),
+        key in any::<[u8; 32]>(), other in any::<[u8; 32]>(), at in 0..43_usize,
     ) {
         prop_assume!(key != other);
-        let client_id = CredentialKey::new(&key).issue(payer, generation);
+        let client_id = match number {
+            Some(number) => CredentialKey::new(&key).issue_further(payer, generation, number),
+            None => CredentialKey::new(&key).issue(payer, generation),
+        };
         let checked = CredentialKey::new(&key).check(&client_id);
-        prop_assert_eq!(checked.map(|c| (c.payer, c.generation)), Some((payer, generation)));
+        prop_assert_eq!(checked, Some(Credential { payer, generation, number }));
         prop_assert_eq!(CredentialKey::new(&other).check(&client_id), None);
 
         let mut forged = client_id.as_str().as_bytes().to_vec();

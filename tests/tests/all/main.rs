@@ -3,18 +3,20 @@
 //! Every module holds one property of the whole. Long runs: `FAREBOX_KILLS` is how often the
 //! crash test kills the server, `FAREBOX_SEED` repeats one of its runs.
 
-// The futures of whole systems are deep.
-#![recursion_limit = "256"]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod admin;
 mod agents;
 mod chaos;
 mod crash;
+mod credentials;
 mod credit;
 mod dropped;
 mod first_requests;
 mod hostile;
 mod identity;
+mod keyed;
+mod metered;
 mod outages;
 mod outcomes;
 mod paths;
@@ -30,4 +32,5 @@ mod redis_stores;
 mod refused;
 mod start_up;
 mod support;
+mod sweep;
 mod workspace;

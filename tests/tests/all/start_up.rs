@@ -31,7 +31,7 @@ async fn stop(program: Program) {
 }
 
 /// What stops a start: what the operator is told, and the variables that are wrong.
-const MISTAKES: [(&str, &[(&str, &str)]); 8] = [
+const MISTAKES: [(&str, &[(&str, &str)]); 9] = [
     ("another secret", &[("FAREBOX_SECRET", "the secret of another ledger ....")]),
     ("at least 32 bytes", &[("FAREBOX_SECRET", "too short")]),
     (
@@ -49,6 +49,7 @@ const MISTAKES: [(&str, &[(&str, &str)]); 8] = [
     ("both be test keys or both be live keys", &[("STRIPE_PUBLISHABLE_KEY", "pk_live_1")]),
     ("STRIPE_SECRET_KEY is not set", &[("STRIPE_SECRET_KEY", "")]),
     ("is not a ledger", &[("FAREBOX_SECRET", SECRET), ("FAREBOX_LEDGER", "postgres://x")]),
+    ("every process that shares this ledger", &[("FAREBOX_LEDGER", "redis://127.0.0.1:1")]),
     ("base URL must be https", &[("STRIPE_API_BASE", "http://example.com")]),
 ];
 

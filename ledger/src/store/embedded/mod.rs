@@ -5,21 +5,28 @@
 //! answers all of them. What only sets money aside for a request is never written: after a crash
 //! its request is gone, and opening the file releases it.
 //!
+//! A file is read from end to end before it is opened, and left alone if it is damaged: its
+//! checksums cover every row. What they cannot tell is a change that was answered from one that
+//! was not, if the process was killed and the last commit was damaged after it.
+//!
 //! redb's one-phase commit is enough here. Its two-phase commit protects a file whose contents an
 //! attacker chooses from a forged checksum. Every byte in this file is ours, is an id that Stripe
 //! made, or is hashed, but for the labels of credentials: 64 characters of a small alphabet.
 
+mod draft;
 mod file;
 mod rows;
 mod writer;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use farebox_protocol::{PayerId, TopUpId};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+use redb::{ReadableDatabase as _, ReadableTable as _};
 use tokio::sync::oneshot;
 
 use super::books::{Books, Extent};
@@ -27,19 +34,27 @@ use super::{Due, FirstRecord, OpenError, Options, Store, StoreError};
 use crate::book::{Book, Entry, EntryId, Head, TopUp};
 use crate::machine::{Applied, Command, Durability};
 
-use writer::{Job, Queue, Writer};
+use file::File;
+use writer::{Job, Late, Queue, Writer};
 
 /// Any failure of the file or of what is in it.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
+/// The database panics on some damage; that is a fault like any other.
+fn caught<T>(what: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(what))
+        .unwrap_or_else(|_| Err("it is damaged, restore a backup".into()))
+}
+
 /// Books in a file. An answered command survives kill -9 and loss of power.
 pub struct Embedded {
     books: Arc<Books>,
-    db: Arc<Database>,
+    db: Arc<File>,
     queue: Queue,
     failed: Arc<AtomicBool>,
-    /// Whether what was spent may reach the disk after it is answered.
-    settles_late: bool,
+    /// Within which time a charge without a key is on disk; `None`: before it is answered.
+    settle_within: Option<Duration>,
+    late: Arc<Late>,
 }
 
 impl Embedded {
@@ -51,7 +66,10 @@ impl Embedded {
         options: Options,
     ) -> Result<(Embedded, FirstRecord), OpenError> {
         let db = file::lock(path, first.is_some()).await?;
-        Embedded::on(db, &path.display().to_string(), first, options)
+        let (name, first) = (path.display().to_string(), first.cloned());
+        let open = move || Embedded::on(db, &name, first.as_ref(), options);
+        let opened = tokio::task::spawn_blocking(open).await;
+        opened.unwrap_or_else(|error| Err(file::unusable(&path.display().to_string(), &error)))
     }
 
     /// Opens a ledger in storage of the caller's: for tests of what a crash leaves of it.
@@ -65,13 +83,14 @@ impl Embedded {
         first: &FirstRecord,
         options: Options,
     ) -> Result<Embedded, OpenError> {
-        let db = Database::builder().create_with_backend(storage);
-        let db = db.map_err(|error| file::unusable("(storage)", &error))?;
-        Embedded::on(db, "(storage)", Some(first), options).map(|(embedded, _)| embedded)
+        let path = "(storage)";
+        let open = || Ok(File::new(redb::Database::builder().create_with_backend(storage)?));
+        let db = caught(open).map_err(|error| file::unusable(path, &*error))?;
+        Embedded::on(db, path, Some(first), options).map(|(embedded, _)| embedded)
     }
 
     fn on(
-        db: Database,
+        db: File,
         path: &str,
         first: Option<&FirstRecord>,
         options: Options,
@@ -80,15 +99,15 @@ impl Embedded {
         let first = file::prepare(&db, path, first)?;
         let unusable = |error: Fault| file::unusable(path, &*error);
         let books = Arc::new(Books::new(options.clock, Extent::OverFile));
-        read_heads(&db, &books).map_err(unusable)?;
-        let failed = Arc::new(AtomicBool::new(false));
-        let (writer, queue) = Writer::new(&books, &db, &failed, options.settle_within);
+        caught(|| read_heads(&db, &books)).map_err(unusable)?;
+        let (failed, late) = (Arc::default(), Arc::default());
+        let settle_within = options.settle_within;
+        let (writer, queue) = Writer::new(&books, &db, &failed, &late, settle_within);
         std::thread::Builder::new()
             .name("farebox-ledger".to_owned())
             .spawn(|| writer.run())
             .map_err(|error| unusable(error.into()))?;
-        let settles_late = options.settle_within.is_some();
-        Ok((Embedded { books, db, queue, failed, settles_late }, first))
+        Ok((Embedded { books, db, queue, failed, settle_within, late }, first))
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -106,7 +125,7 @@ impl Embedded {
             let value = table.get(key.as_slice())?;
             Ok(value.map(|bytes| serde_json::from_slice(bytes.value())).transpose()?)
         };
-        read().map_err(StoreError::new)
+        caught(read).map_err(StoreError::new)
     }
 
     /// Waits until everything that was answered up to now is on disk.
@@ -135,15 +154,23 @@ impl Store for Embedded {
     async fn apply(&self, payer: &PayerId, command: &Command) -> Result<Applied, StoreError> {
         self.check()?;
         let applied = self.books.apply(payer, command, |payer, id| self.shelved(payer, id))?;
-        match command.durability() {
-            Durability::Memory => {}
-            Durability::Spent if self.settles_late => {
+        match (command.durability(), self.settle_within) {
+            (Durability::Memory, _) => {
+                // A claim that is forgotten is forgotten in the file too, but nobody waits for it.
+                if let Command::Expire { id } = *command
+                    && self.books.queue_entry(payer, id)
+                {
+                    self.queue.send(Job::Write { payer: *payer, done: None })?;
+                }
+            }
+            // A disk that is slower than the bound holds charges up, so that no more is at stake.
+            (Durability::Spent, Some(bound)) if self.late.add() < bound => {
                 if self.books.queue(payer) {
                     self.queue.send(Job::Write { payer: *payer, done: None })?;
                 }
             }
             // Also when nothing changed: the answer may rest on a command that is not on disk yet.
-            Durability::Spent | Durability::Disk => self.write(payer).await?,
+            (Durability::Spent | Durability::Disk, _) => self.write(payer).await?,
         }
         Ok(applied)
     }
@@ -155,10 +182,15 @@ impl Store for Embedded {
 
     async fn top_up(&self, id: &TopUpId) -> Result<Option<TopUp>, StoreError> {
         self.check()?;
+        let entry = EntryId::TopUp(id.currency, id.number);
         if let Some(top_up) = self.books.top_up(id) {
+            // Whoever reads it may ask Stripe to charge: it must be there after a crash.
+            if top_up.is_open() && !self.books.is_on_disk(&id.payer, entry) {
+                self.write(&id.payer).await?;
+            }
             return Ok(Some(top_up));
         }
-        match self.shelved(&id.payer, EntryId::TopUp(id.currency, id.number))? {
+        match self.shelved(&id.payer, entry)? {
             Some(Entry::TopUp(top_up)) => Ok(Some(*top_up)),
             _ => Ok(None),
         }
@@ -182,15 +214,13 @@ impl Store for Embedded {
         let mut due = self.books.due();
         let shelved = || -> Result<Vec<Due>, Fault> {
             let table = self.db.begin_read()?.open_table(rows::DUE)?;
-            let now = rows::due_before(self.books.clock().now().after(1));
-            let rows = table.range::<&[u8]>(..now.as_slice())?;
-            let row = |row: Result<(redb::AccessGuard<'_, &[u8]>, _), _>| {
-                let (payer, id) = rows::read_due(row?.0.value())?;
-                Ok(Due::Entry(payer, id))
-            };
-            rows.map(row).collect()
+            let due = rows::due_claims(self.books.clock().now());
+            let rows = table.range::<&[u8]>(due.start.as_slice()..due.end.as_slice())?;
+            rows.map(|row| rows::read_due(row?.0.value())).collect()
         };
-        due.extend(shelved().map_err(StoreError::new)?);
+        due.extend(caught(shelved).map_err(StoreError::new)?);
+        due.sort_unstable();
+        due.dedup();
         Ok(due)
     }
 }
@@ -201,13 +231,21 @@ impl fmt::Debug for Embedded {
     }
 }
 
-fn read_heads(db: &Database, books: &Books) -> Result<(), Fault> {
-    for row in db.begin_read()?.open_table(rows::HEADS)?.iter()? {
+fn read_heads(db: &File, books: &Books) -> Result<(), Fault> {
+    let transaction = db.begin_read()?;
+    for row in transaction.open_table(rows::HEADS)?.iter()? {
         let (payer, head) = row?;
         let payer = PayerId::from_bytes(payer.value().try_into()?);
         let mut head: Head = serde_json::from_slice(head.value())?;
         head.release_reservations();
         books.insert(payer, Book { head, ..Book::default() });
+    }
+    let open = rows::open_top_ups();
+    let due = transaction.open_table(rows::DUE)?;
+    for row in due.range::<&[u8]>(open.start.as_slice()..open.end.as_slice())? {
+        if let Due::TopUp(id) = rows::read_due(row?.0.value())? {
+            books.insert_open(id);
+        }
     }
     Ok(())
 }

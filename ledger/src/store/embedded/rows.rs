@@ -7,11 +7,12 @@
 //! | | payer, `k`, key | claim that was charged, as JSON |
 //! | | payer, `u`, hour, currency, route | micros, as JSON |
 //! | `due` | until, payer, key | nothing: a claim to forget |
+//! | | 0, payer, currency, number | nothing: a top-up about which Stripe is to be asked |
 //! | `meta` | `first` | first record, as JSON |
 //!
 //! Numbers are big-endian, so that rows stand in their order.
 
-use farebox_protocol::{Currency, Micros, PayerId};
+use farebox_protocol::{Currency, Micros, PayerId, TopUpId};
 use redb::TableDefinition;
 
 use super::Fault;
@@ -19,7 +20,7 @@ use crate::book::{
     Book, Claim, ClaimKey, ClaimState, Entry, EntryId, Route, USAGE_HOURS, UsageKey,
 };
 use crate::clock::Timestamp;
-use crate::machine::CLAIM_KEPT_MILLIS;
+use crate::store::Due;
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -69,37 +70,54 @@ pub(super) fn of_payer(payer: &PayerId) -> std::ops::RangeInclusive<Vec<u8>> {
     key(payer, 0, &[])..=key(payer, u8::MAX, &[])
 }
 
-pub(super) fn due_key(until: Timestamp, payer: &PayerId, claim: &ClaimKey) -> Vec<u8> {
-    let mut key = due_before(until);
+/// The key under which it is found that an entry waits for something.
+pub(super) fn due_key(payer: &PayerId, id: EntryId, entry: &Entry) -> Option<Vec<u8>> {
+    let (mut key, name) = match (id, entry) {
+        (
+            EntryId::Claim(claim),
+            Entry::Claim(Claim { state: ClaimState::Done { until, .. }, .. }),
+        ) => (due_before(*until), claim.as_bytes().to_vec()),
+        (EntryId::TopUp(currency, number), Entry::TopUp(top_up)) if top_up.is_open() => {
+            let name = [currency.code().as_bytes(), &number.to_be_bytes()].concat();
+            (NO_TIME.to_vec(), name)
+        }
+        _ => return None,
+    };
     key.extend_from_slice(payer.as_bytes());
-    key.extend_from_slice(claim.as_bytes());
-    key
+    key.extend_from_slice(&name);
+    Some(key)
 }
 
-/// Sorts before every claim that is due later.
+/// Before all times.
+const NO_TIME: [u8; 8] = [0; 8];
+
+/// Sorts before every claim that is due then or later.
 pub(super) fn due_before(until: Timestamp) -> Vec<u8> {
     // Times are after 1970.
-    u64::try_from(until.millis()).unwrap_or(0).to_be_bytes().to_vec()
+    u64::try_from(until.millis()).unwrap_or(1).max(1).to_be_bytes().to_vec()
 }
 
-pub(super) fn read_due(key: &[u8]) -> Result<(PayerId, EntryId), Fault> {
-    let (_, rest) = key.split_at_checked(8).ok_or("a due row is too short")?;
-    let (payer, claim) = rest.split_at_checked(PAYER_BYTES).ok_or("a due row is too short")?;
-    let claim = ClaimKey::from_bytes(claim.try_into()?);
-    Ok((PayerId::from_bytes(payer.try_into()?), EntryId::Claim(claim)))
+/// The due rows of open top-ups.
+pub(super) fn open_top_ups() -> std::ops::Range<Vec<u8>> {
+    NO_TIME.to_vec()..due_before(Timestamp::default())
 }
 
-/// What is written of an entry. A claim in flight that was partly spent is written as charged:
-/// only a crash leaves it so, and then its request has ended.
-pub(super) fn written(entry: &Entry) -> Entry {
-    match entry {
-        Entry::Claim(Claim { id, fingerprint, state: ClaimState::InFlight(open) }) => {
-            let until = open.until.after(CLAIM_KEPT_MILLIS);
-            let state = ClaimState::Done { currency: open.currency, charged: open.total(), until };
-            Entry::Claim(Claim { id: *id, fingerprint: *fingerprint, state })
-        }
-        other => other.clone(),
+/// The due rows of claims that are over at `now`.
+pub(super) fn due_claims(now: Timestamp) -> std::ops::Range<Vec<u8>> {
+    due_before(Timestamp::default())..due_before(now.after(1))
+}
+
+pub(super) fn read_due(key: &[u8]) -> Result<Due, Fault> {
+    let (until, rest) = key.split_at_checked(NO_TIME.len()).ok_or("a due row is too short")?;
+    let (payer, name) = rest.split_at_checked(PAYER_BYTES).ok_or("a due row is too short")?;
+    let payer = PayerId::from_bytes(payer.try_into()?);
+    if until != NO_TIME {
+        let claim = ClaimKey::from_bytes(name.try_into()?);
+        return Ok(Due::Entry(payer, EntryId::Claim(claim)));
     }
+    let (currency, number) = read_currency(name)?;
+    let number = u64::from_be_bytes(number.try_into()?);
+    Ok(Due::TopUp(TopUpId { payer, currency, number }))
 }
 
 /// Adds a row to a book, unless memory has a newer one.

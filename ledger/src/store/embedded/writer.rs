@@ -1,17 +1,18 @@
 //! The writer: one thread that commits for everybody who waits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use farebox_protocol::{Micros, PayerId};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table};
+use redb::{ReadableDatabase as _, ReadableTable as _, Table};
 use tokio::sync::oneshot;
 
-use super::Fault;
+use super::file::File;
 use super::rows::{self, DUE, ENTRIES, HEADS};
-use crate::book::{Book, Claim, ClaimState, Entry, EntryId, UsageKey};
+use super::{Fault, caught};
+use crate::book::{Book, Entry, EntryId, UsageKey};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::books::{Books, Snapshot};
@@ -39,13 +40,46 @@ impl Queue {
 
 /// The most jobs that share a commit.
 const BATCH_MAX: usize = 4_096;
+/// How long what nobody waits for may wait, if no charge is among it.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Charges that were answered before they are on disk: how long they have waited.
+#[derive(Default)]
+pub(super) struct Late(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    /// The oldest charge that no commit has taken.
+    next: Option<Instant>,
+    /// The oldest charge of the commit that runs.
+    committing: Option<Instant>,
+}
+
+impl Late {
+    /// Counts one charge. For how long the oldest has waited.
+    pub(super) fn add(&self) -> Duration {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = *waiting.next.get_or_insert_with(Instant::now);
+        waiting.committing.unwrap_or(next).elapsed()
+    }
+
+    fn begin(&self) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.committing = waiting.next.take();
+    }
+
+    fn end(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).committing = None;
+    }
+}
 
 /// Writes books. It runs on a thread of its own, because a commit waits for the disk.
 pub(super) struct Writer {
     books: Arc<Books>,
-    db: Arc<Database>,
+    db: Arc<File>,
     jobs: Receiver<Job>,
     failed: Arc<AtomicBool>,
+    late: Arc<Late>,
     /// How long a job that nobody waits for may wait for others.
     patience: Duration,
 }
@@ -97,14 +131,16 @@ impl Writer {
     /// half for the disk.
     pub(super) fn new(
         books: &Arc<Books>,
-        db: &Arc<Database>,
+        db: &Arc<File>,
         failed: &Arc<AtomicBool>,
+        late: &Arc<Late>,
         settle_within: Option<Duration>,
     ) -> (Writer, Queue) {
         let (queue, jobs) = channel();
-        let patience = settle_within.unwrap_or_default() / 2;
-        let (books, db, failed) = (books.clone(), db.clone(), failed.clone());
-        (Writer { books, db, jobs, failed, patience }, Queue(queue))
+        let patience = settle_within.map_or(PATIENCE, |bound| bound / 2);
+        let (books, db) = (books.clone(), db.clone());
+        let (failed, late) = (failed.clone(), late.clone());
+        (Writer { books, db, jobs, failed, late, patience }, Queue(queue))
     }
 
     pub(super) fn run(self) {
@@ -112,17 +148,19 @@ impl Writer {
             let mut batch = Batch::default();
             batch.add(job, self.patience);
             self.collect(&mut batch);
-            if let Err(error) = self.commit(&batch) {
+            self.late.begin();
+            if let Err(error) = caught(|| self.commit(&batch)) {
                 // Set before anyone waiting learns of it: their senders are dropped with the batch.
                 self.failed.store(true, Ordering::Release);
                 tracing::error!(%error, "the ledger could not be written; it answers no more");
                 return;
             }
+            self.late.end();
             for done in batch.waiting {
                 let _ = done.send(()); // the caller may have gone
             }
             for (payer, done) in batch.reads {
-                let _ = done.send(self.read(&payer).map_err(StoreError::new));
+                let _ = done.send(caught(|| self.read(&payer)).map_err(StoreError::new));
             }
         }
     }
@@ -152,7 +190,6 @@ impl Writer {
             return Ok(());
         }
         let now = self.books.clock().now();
-        let mut written = Vec::new();
         let transaction = self.db.begin_write()?;
         {
             let mut tables = Tables {
@@ -160,14 +197,12 @@ impl Writer {
                 entries: transaction.open_table(ENTRIES)?,
                 due: transaction.open_table(DUE)?,
             };
-            for payer in payers {
-                let Some(snapshot) = self.books.snapshot(&payer) else { continue };
-                tables.write(&payer, &snapshot, now)?;
-                written.extend(snapshot.entries.into_iter().map(|(id, _)| (payer, id)));
+            for payer in &payers {
+                let Some(snapshot) = self.books.snapshot(payer) else { continue };
+                tables.write(payer, &snapshot, now)?;
             }
             for (payer, book) in &batch.restored {
                 let head = book.head.clone();
-                self.books.insert(*payer, Book { head: head.clone(), ..Book::default() });
                 let entries = book.entries.iter().map(|(id, entry)| (*id, Some(entry.clone())));
                 let usage = book.usage.iter().map(|(key, micros)| (key.clone(), *micros));
                 let (entries, usage) = (entries.collect(), usage.collect());
@@ -175,8 +210,13 @@ impl Writer {
             }
         }
         transaction.commit()?;
-        for (payer, id) in written {
-            self.books.shelve(&payer, id);
+        for payer in &payers {
+            self.books.shelve(payer);
+        }
+        for (payer, book) in &batch.restored {
+            let Book { head, mut entries, .. } = Book::clone(book);
+            entries.retain(|_, entry| entry.is_open_top_up());
+            self.books.insert(*payer, Book { head, entries, ..Book::default() });
         }
         Ok(())
     }
@@ -226,26 +266,16 @@ impl Tables<'_> {
         entry: Option<&Entry>,
     ) -> Result<(), Fault> {
         let Some(key) = rows::entry_key(payer, id) else { return Ok(()) };
-        let old = match entry.map(rows::written) {
-            Some(entry) => {
-                if let Some(due) = due_row(payer, id, &entry) {
-                    self.due.insert(due.as_slice(), [].as_slice())?;
-                }
-                let old = self.entries.insert(key.as_slice(), &*serde_json::to_vec(&entry)?)?;
-                match old.map(|old| serde_json::from_slice::<Entry>(old.value())).transpose()? {
-                    Some(old) if due_row(payer, id, &old) != due_row(payer, id, &entry) => {
-                        Some(old)
-                    }
-                    _ => None,
-                }
-            }
-            None => {
-                let old = self.entries.remove(key.as_slice())?;
-                old.map(|old| serde_json::from_slice(old.value())).transpose()?
-            }
+        let old = match entry {
+            Some(entry) => self.entries.insert(key.as_slice(), &*serde_json::to_vec(entry)?)?,
+            None => self.entries.remove(key.as_slice())?,
         };
-        if let Some(due) = old.and_then(|old| due_row(payer, id, &old)) {
+        let old = old.map(|old| serde_json::from_slice::<Entry>(old.value())).transpose()?;
+        if let Some(due) = old.and_then(|old| rows::due_key(payer, id, &old)) {
             self.due.remove(due.as_slice())?;
+        }
+        if let Some(due) = entry.and_then(|entry| rows::due_key(payer, id, entry)) {
+            self.due.insert(due.as_slice(), [].as_slice())?;
         }
         Ok(())
     }
@@ -266,16 +296,5 @@ impl Tables<'_> {
         let sum = sum.ok_or("a usage row is out of range")?;
         self.entries.insert(key.as_slice(), &*serde_json::to_vec(&sum)?)?;
         Ok(known.is_none())
-    }
-}
-
-/// The key under which a charged claim is found once it is over.
-fn due_row(payer: &PayerId, id: EntryId, entry: &Entry) -> Option<Vec<u8>> {
-    match (id, entry) {
-        (
-            EntryId::Claim(key),
-            Entry::Claim(Claim { state: ClaimState::Done { until, .. }, .. }),
-        ) => Some(rows::due_key(*until, payer, &key)),
-        _ => None,
     }
 }

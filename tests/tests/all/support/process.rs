@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 /// No program needs longer to start or to stop; a start waits 10 seconds for a ledger's lock.
 const PATIENCE: Duration = Duration::from_secs(30);
-const VARIABLES: [&str; 7] = [
+const VARIABLES: [&str; 10] = [
     "STRIPE_SECRET_KEY",
     "STRIPE_PUBLISHABLE_KEY",
     "STRIPE_API_BASE",
@@ -19,6 +19,9 @@ const VARIABLES: [&str; 7] = [
     "FAREBOX_LISTEN",
     "FAREBOX_SECRET",
     "FAREBOX_CARD",
+    "FAREBOX_SETTLE_WITHIN_MS",
+    "FAREBOX_ADMIN_TOKEN",
+    "FAREBOX_ADMIN_LISTEN",
 ];
 
 /// A server that runs. It is killed when this is dropped.

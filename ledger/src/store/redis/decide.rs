@@ -4,9 +4,11 @@
 use farebox_protocol::{Currency, Micros, PayerId};
 use redis::{FromRedisValue as _, Value};
 use serde::Serialize;
+use tokio::sync::MutexGuard;
 
+use super::link::Link;
 use super::rows::{self, HeadChange, Stored};
-use super::{Core, Failure, Fault, Tries, WAIT_MILLIS, WRITE, hot, keys};
+use super::{Core, Failure, Fault, REPEAT_FOR, Tries, WAIT_MILLIS, WRITE, hot, keys, lost};
 use crate::book::{Book, Entry, EntryId};
 use crate::clock::Timestamp;
 use crate::machine::{Applied, Command, Durability, Outcome};
@@ -27,6 +29,8 @@ pub(super) enum Loaded {
 /// What a write came to.
 enum Written {
     Done(Applied),
+    /// It was written before, by a call whose answer was lost.
+    Found(Applied),
     /// What was read is not so any more.
     Stale,
 }
@@ -85,12 +89,13 @@ impl Core {
         &self,
         payer: &PayerId,
         command: &Command,
+        operation: &str,
     ) -> Result<Applied, StoreError> {
-        let operation = self.operation();
         let waits = self.waits && is_card_money(command);
         let mut tries = Tries::new();
+        let mut turn = None;
         loop {
-            let loaded = self.load(payer, command.entry(), &operation).await?;
+            let loaded = self.load(payer, command.entry(), operation).await?;
             let decision = match loaded {
                 Loaded::Done(applied) => {
                     // It was written by a call whose answer was lost; whether a replica has it is
@@ -112,11 +117,20 @@ impl Core {
             }
             let document = decision.document(&self.epoch, payer, command);
             let document = document.map_err(StoreError::new)?;
-            let written = self.write(payer, &operation, &decision, &document, waits).await;
+            let written = self.write(payer, operation, &decision, &document, waits).await;
             match written {
                 Ok(Written::Done(applied)) => return Ok(applied),
+                Ok(Written::Found(applied)) => {
+                    if waits {
+                        self.replicate(payer).await?; // that call wrote it on another connection
+                    }
+                    return Ok(applied);
+                }
                 Ok(Written::Stale) => {
-                    tries.after(Failure::Again("the book keeps changing".to_owned())).await?;
+                    if turn.is_none() {
+                        turn = Some(self.turns.wait(payer, tries.until).await?);
+                    }
+                    tries.stale().await?;
                 }
                 Err(failure) => tries.after(failure).await?,
             }
@@ -133,11 +147,11 @@ impl Core {
         let place = entry.map(|id| keys::place(payer, id)).unwrap_or_default();
         let mut tries = Tries::new();
         loop {
-            let mut call = self.scripts.load.prepare_invoke();
+            let mut call = self.scripts.load.call();
             call.key(self.keys.bucket(keys::bucket_of(payer))).key(self.keys.book(payer));
             call.key(self.keys.entries(payer)).key(self.keys.answer(payer, operation));
             call.arg(&self.epoch).arg(place.home).arg(&place.field);
-            let answer = call.invoke_async::<Value>(&mut self.link.clone()).await;
+            let answer = call.run(&self.link).await;
             match answer.map_err(Failure::from).and_then(hot::not_lost) {
                 Ok(value) => return read_loaded(value).map_err(StoreError::new),
                 Err(failure) => tries.after(failure).await?,
@@ -168,7 +182,7 @@ impl Core {
             let mut pipe = redis::pipe();
             pipe.cmd("EVAL").arg(WRITE).arg(keys.len()).arg(&keys).arg(document);
             pipe.cmd("WAIT").arg(1).arg(WAIT_MILLIS);
-            let mut link = self.careful.lock().await;
+            let mut link = self.careful().await?;
             let (answer, replicas): (Value, u32) = pipe.query_async(&mut *link).await?;
             let answer = hot::not_lost(answer)?;
             if replicas == 0 && is_ok(&answer) {
@@ -176,11 +190,11 @@ impl Core {
             }
             answer
         } else {
-            let mut call = self.scripts.write.prepare_invoke();
-            keys.iter().for_each(|key| {
+            let mut call = self.scripts.write.call();
+            keys.into_iter().for_each(|key| {
                 call.key(key);
             });
-            let answer = call.arg(document).invoke_async(&mut self.link.clone()).await?;
+            let answer = call.arg(document).run(&self.link).await?;
             hot::not_lost(answer)?
         };
         read_written(answer, &decision.applied).map_err(Failure::from)
@@ -197,14 +211,23 @@ impl Core {
         let bucket = self.keys.bucket(keys::bucket_of(payer));
         pipe.cmd("HSET").arg(bucket).arg("touched").arg(self.guess_now().millis());
         pipe.cmd("WAIT").arg(1).arg(WAIT_MILLIS);
-        let mut link = self.careful.lock().await;
-        let answer: Result<(Value, u32), _> = pipe.query_async(&mut *link).await;
-        match answer.map_err(Failure::from) {
+        let answer = async {
+            let mut link = self.careful().await?;
+            pipe.query_async::<(Value, u32)>(&mut *link).await.map_err(Failure::from)
+        };
+        match answer.await {
             Ok((_, 1..)) => Ok(()),
             Ok(_) => Err(StoreError::new(NOT_REPLICATED)),
             Err(Failure::Final(error)) => Err(error),
             Err(Failure::Again(reason)) => Err(StoreError::new(reason)),
         }
+    }
+
+    /// The connection for card money. While replicas do not answer, a queue for it grows; whoever
+    /// would wait too long is told so.
+    async fn careful(&self) -> Result<MutexGuard<'_, Link>, Failure> {
+        let queue = tokio::time::timeout(REPEAT_FOR, self.careful.lock()).await;
+        queue.map_err(|_| Failure::Final(StoreError::new(NOT_REPLICATED)))
     }
 
     pub(super) async fn restore(&self, payer: &PayerId, book: &Book) -> Result<(), StoreError> {
@@ -242,22 +265,28 @@ impl Core {
         let nothing = Command::RevokeCredentials; // it names no entry and has no guard
         let document = decision.document(&self.epoch, payer, &nothing).map_err(StoreError::new)?;
         match self.write(payer, &self.operation(), &decision, &document, self.waits).await {
-            Ok(Written::Done(_)) => Ok(()),
+            Ok(Written::Done(_) | Written::Found(_)) => Ok(()),
             Ok(Written::Stale) => Err(StoreError::new("the payer has a book already")),
             Err(Failure::Final(error)) => Err(error),
             Err(Failure::Again(reason)) => Err(StoreError::new(reason)),
         }
     }
 
-    /// The payers of a bucket.
+    /// The payers of a bucket. One that has lost its records has no payers to tell of.
     pub(super) async fn members(&self, bucket: u8) -> Result<Vec<String>, StoreError> {
         let mut tries = Tries::new();
         loop {
-            let mut command = redis::cmd("SMEMBERS");
-            command.arg(self.keys.payers(bucket));
-            match command.query_async(&mut self.link.clone()).await {
+            let mut pipe = redis::pipe();
+            pipe.cmd("HGET").arg(self.keys.bucket(bucket)).arg("epoch");
+            pipe.cmd("SMEMBERS").arg(self.keys.payers(bucket));
+            let answer = pipe.query_async(&mut self.link.clone()).await;
+            let judge = |(epoch, members): (Option<String>, _)| match epoch {
+                Some(epoch) if epoch == self.epoch => Ok(members),
+                _ => Err(lost()),
+            };
+            match answer.map_err(Failure::from).and_then(judge) {
                 Ok(members) => return Ok(members),
-                Err(error) => tries.after(error.into()).await?,
+                Err(failure) => tries.after(failure).await?,
             }
         }
     }
@@ -274,9 +303,10 @@ fn is_card_money(command: &Command) -> bool {
     !matches!(command, Command::Settle { .. }) && command.durability() == Durability::Disk
 }
 
+/// Whether the script wrote: `WAIT` is about that alone.
 fn is_ok(answer: &Value) -> bool {
     matches!(answer, Value::Array(parts)
-        if matches!(parts.first(), Some(Value::BulkString(word)) if word == b"OK" || word == b"DONE"))
+        if matches!(parts.first(), Some(Value::BulkString(word)) if word == b"OK"))
 }
 
 impl Decision {
@@ -402,7 +432,7 @@ fn read_written(value: Value, decided: &Applied) -> Result<Written, Fault> {
     let mut part = || parts.next().unwrap_or(Value::Nil);
     match String::from_redis_value(part())?.as_str() {
         "RETRY" => Ok(Written::Stale),
-        "DONE" => Ok(Written::Done(read_answer(&String::from_redis_value(part())?)?)),
+        "DONE" => Ok(Written::Found(read_answer(&String::from_redis_value(part())?)?)),
         "OK" => {
             let seq = u64::from_redis_value(part())?;
             let available = String::from_redis_value(part())?;

@@ -29,7 +29,7 @@ pub(super) struct Reserve {
     number: Option<u16>,
 }
 
-pub(super) fn of(payer: &PayerId, command: &Command, operation: impl FnOnce() -> String) -> Way {
+pub(super) fn of(payer: &PayerId, command: &Command, operation: &str) -> Way {
     match command {
         Command::Reserve {
             id,
@@ -49,7 +49,7 @@ pub(super) fn of(payer: &PayerId, command: &Command, operation: impl FnOnce() ->
         }),
         Command::Settle { id, claim: None, lines, then: Then::Close } if lines.len() <= 1 => {
             let line = lines.first().map(|line| (line.route.clone(), line.spent));
-            Way::Settle(Settle { payer: *payer, id: *id, operation: operation(), line })
+            Way::Settle(Settle { payer: *payer, id: *id, operation: operation.to_owned(), line })
         }
         _ => Way::Decide,
     }
@@ -130,12 +130,12 @@ impl Core {
         let bucket = keys::bucket_of(payer);
         let mut tries = Tries::new();
         loop {
-            let mut call = self.scripts.reserve.prepare_invoke();
+            let mut call = self.scripts.reserve.call();
             call.key(self.keys.bucket(bucket)).key(self.keys.book(payer));
             call.key(self.keys.payers(bucket));
             call.arg(&self.epoch).arg(keys::reservation(payer, id)).arg(currency.code());
             call.arg(amount.get()).arg(ttl).arg(generation).arg(&number);
-            let answer = call.invoke_async::<Value>(&mut self.link.clone()).await;
+            let answer = call.run(&self.link).await;
             match answer.map_err(Failure::from).and_then(Hot::read) {
                 Ok(hot) => return Ok(hot),
                 Err(failure) => tries.after(failure).await?,

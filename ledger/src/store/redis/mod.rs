@@ -13,7 +13,10 @@ mod keys;
 mod link;
 mod open;
 mod rows;
+mod script;
 mod settles;
+mod turns;
+mod unknown;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use farebox_protocol::{PayerId, TopUpId};
-use redis::{ErrorKind, RedisError, Script, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -35,7 +38,10 @@ use address::Address;
 use hot::Hot;
 use keys::Keys;
 use link::Link;
+use script::Script;
 use settles::Settles;
+use turns::Turns;
+use unknown::Unknown;
 
 /// Any failure of what is in Redis.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -49,6 +55,7 @@ const REPEAT_FOR: Duration = Duration::from_secs(5);
 pub struct Redis {
     core: Arc<Core>,
     settles: Settles,
+    unknown: Unknown,
 }
 
 /// What calls share.
@@ -63,6 +70,7 @@ struct Core {
     waits: bool,
     is_cluster: bool,
     scripts: Scripts,
+    turns: Turns,
     /// Makes operation ids: random, and a counter.
     process: u64,
     next: AtomicU64,
@@ -130,11 +138,27 @@ fn lost() -> Failure {
 struct Tries {
     until: Instant,
     pause: Duration,
+    /// Below how many microseconds a random pause stays.
+    spread: u64,
 }
+
+const STALE_SPREAD_MAX: u64 = 8_000;
 
 impl Tries {
     fn new() -> Tries {
-        Tries { until: Instant::now() + REPEAT_FOR, pause: Duration::from_millis(10) }
+        Tries { until: Instant::now() + REPEAT_FOR, pause: Duration::from_millis(10), spread: 250 }
+    }
+
+    /// Somebody in another process was faster. Whoever was not waits for a time of its own.
+    async fn stale(&mut self) -> Result<(), StoreError> {
+        tracing::debug!("a decision is stale");
+        if Instant::now() >= self.until {
+            return Err(StoreError::new("the book keeps changing"));
+        }
+        let random = getrandom::u64().unwrap_or_default() % self.spread;
+        self.spread = (self.spread * 2).min(STALE_SPREAD_MAX);
+        tokio::time::sleep(Duration::from_micros(random)).await;
+        Ok(())
     }
 
     async fn after(&mut self, failure: Failure) -> Result<(), StoreError> {
@@ -177,7 +201,7 @@ impl Core {
             .collect();
         due.sort_unstable();
         for id in due {
-            let expired = self.decide(payer, &Command::Expire { id }).await?;
+            let expired = self.decide(payer, &Command::Expire { id }, &self.operation()).await?;
             found |= expired.outcome == Outcome::Expired;
         }
         Ok(found)
@@ -187,9 +211,9 @@ impl Core {
         type Answer = (String, i64, Vec<(String, String)>, Vec<String>);
         let mut tries = Tries::new();
         loop {
-            let mut call = self.scripts.due.prepare_invoke();
+            let mut call = self.scripts.due.call();
             call.key(self.keys.bucket(bucket)).key(self.keys.due(bucket)).arg(&self.epoch);
-            let answer = call.invoke_async::<redis::Value>(&mut self.link.clone()).await;
+            let answer = call.run(&self.link).await;
             let answer = answer.map_err(Failure::from).and_then(hot::not_lost);
             let (_, now, reservations, members) = match answer {
                 Ok(value) => redis::from_redis_value::<Answer>(value).map_err(StoreError::new)?,
@@ -213,13 +237,13 @@ impl Core {
     async fn read_book(&self, payer: &PayerId) -> Result<Book, StoreError> {
         let mut tries = Tries::new();
         loop {
-            let mut call = self.scripts.book.prepare_invoke();
+            let mut call = self.scripts.book.call();
             call.key(self.keys.bucket(keys::bucket_of(payer)));
             call.key(self.keys.book(payer)).key(self.keys.entries(payer)).arg(&self.epoch);
             for usage in self.keys.all_usage(payer, self.guess_now()) {
                 call.key(usage);
             }
-            let answer = call.invoke_async::<redis::Value>(&mut self.link.clone()).await;
+            let answer = call.run(&self.link).await;
             match answer.map_err(Failure::from).and_then(hot::not_lost) {
                 Ok(value) => return whole_book(payer, value).map_err(StoreError::new),
                 Err(failure) => tries.after(failure).await?,
@@ -260,7 +284,8 @@ impl Redis {
         let address = Address::parse(url)?;
         let (core, first) = open::open(&address, first).await?;
         let core = Arc::new(core);
-        Ok((Redis { settles: Settles::start(core.clone()), core }, first))
+        let (settles, unknown) = (Settles::start(core.clone()), Unknown::default());
+        Ok((Redis { core, settles, unknown }, first))
     }
 
     /// Makes buckets that lost their records new, and answers how many there were.
@@ -275,14 +300,27 @@ impl Redis {
 
     /// Applies a command, the fast way if there is one.
     async fn once(&self, payer: &PayerId, command: &Command) -> Result<Applied, StoreError> {
-        let hot = match hot::of(payer, command, || self.core.operation()) {
+        let known = self.unknown.operation(payer, command);
+        let operation = known.unwrap_or_else(|| self.core.operation());
+        let applied = self.by(&operation, payer, command).await;
+        self.unknown.learn(payer, command, operation, applied.is_err());
+        applied
+    }
+
+    async fn by(
+        &self,
+        operation: &str,
+        payer: &PayerId,
+        command: &Command,
+    ) -> Result<Applied, StoreError> {
+        let hot = match hot::of(payer, command, operation) {
             hot::Way::Reserve(reserve) => self.core.reserve(&reserve).await?,
             hot::Way::Settle(settle) => self.settles.settle(settle).await?,
             hot::Way::Decide => Hot::Slow,
         };
         match hot.applied() {
             Some(applied) => Ok(applied),
-            None => self.core.decide(payer, command).await,
+            None => self.core.decide(payer, command, operation).await,
         }
     }
 }

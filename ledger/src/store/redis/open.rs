@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
-use redis::{RedisError, Value};
+use redis::{ErrorKind, RedisError, Value};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::address::{Address, Kind};
 use super::keys::{self, Keys};
 use super::link::Link;
+use super::turns::Turns;
 use super::{Core, Scripts};
 use crate::store::{FirstRecord, OpenError};
 
@@ -54,6 +55,7 @@ pub(super) async fn open(
         waits,
         is_cluster: address.kind == Kind::Cluster,
         scripts: Scripts::new(),
+        turns: Turns::default(),
         process,
         next: AtomicU64::new(0),
     };
@@ -95,7 +97,15 @@ struct Place<'a> {
 }
 
 fn unreachable(address: &Address, error: &RedisError) -> OpenError {
-    OpenError::Unreachable { address: address.place(), reason: error.to_string() }
+    let (address, text) = (address.place(), error.to_string());
+    if text.contains("cluster support disabled") {
+        let reason = "it is no cluster: use a redis URL".to_owned();
+        return OpenError::Unsafe { address, reason };
+    }
+    let is_locked = error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
+    let reason = if is_locked { "it wants another user or password".to_owned() } else { text };
+    OpenError::Unreachable { address, reason: reason.replace('\n', " ") }
 }
 
 impl<'a> Place<'a> {
@@ -123,8 +133,9 @@ impl<'a> Place<'a> {
 
     /// Whether every primary keeps what it is told; the least number of replicas that one has.
     async fn check_servers(&mut self) -> Result<u32, OpenError> {
-        let infos: Vec<String> = match &mut self.link {
-            Link::Cluster(link) => {
+        let cluster = self.link.cluster().await.map_err(|e| unreachable(self.address, &e))?;
+        let infos: Vec<String> = match cluster {
+            Some(mut link) => {
                 let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
                 let answer = link.route_command(redis::cmd("INFO"), all).await;
                 let answer = answer.and_then(|value| {
@@ -132,7 +143,7 @@ impl<'a> Place<'a> {
                 });
                 answer.map_err(|error| unreachable(self.address, &error))?.into_values().collect()
             }
-            _ => vec![self.ask(&redis::cmd("INFO")).await?],
+            None => vec![self.ask(&redis::cmd("INFO")).await?],
         };
         let mut replicas = u32::MAX;
         for info in &infos {
@@ -165,6 +176,9 @@ impl<'a> Place<'a> {
                 "it forgets what it was told when it stops: set appendonly yes, or add ?volatile=1 \
                  to the URL if that is wanted",
             );
+        }
+        if value("role") != "master" {
+            return refuse("it is a replica: use its primary's address");
         }
         match (value("cluster_enabled"), &self.address.kind) {
             ("1", Kind::Single | Kind::Sentinel(_)) => {

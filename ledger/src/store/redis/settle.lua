@@ -39,6 +39,7 @@ local function settle(i)
     local stored = call('GET', KEYS[k + 3])
     if stored then
       local a, at, seq = match(stored, '^(%S+) (%S+) (%S+)$')
+      if not a then return {'SLOW'} end -- the machine did it
       return {'SETTLED', number(at), number(seq), number(a)}
     end
     local head = call('HMGET', book, 'q', 'l')
@@ -73,6 +74,13 @@ local function settle(i)
   end
   if spent > 0 and math.floor(at / 604800000) ~= week then return {'WEEK', at, seq} end
 
+  -- First what can fail: scripts do not roll back.
+  if not late and spent > 0 then
+    local usage = KEYS[k + 2]
+    local field = format('%d|%s|%s', math.floor(at / 3600000), cur, ARGV[3 * i + 1])
+    if call('HINCRBY', usage, field, ARGV[3 * i + 2]) == spent then call('EXPIRE', usage, 8467200) end
+  end
+
   -- Text made here ('%d' is exact within MAX): a number given to call is formatted as a double, which costs more.
   seq = seq + 1
   if issued then
@@ -83,11 +91,6 @@ local function settle(i)
   end
   call('HDEL', bucket, entry)
   if late then return {'EXPIRED', at, seq} end
-  if spent > 0 then
-    local usage = KEYS[k + 2]
-    local field = format('%d|%s|%s', math.floor(at / 3600000), cur, ARGV[3 * i + 1])
-    if call('HINCRBY', usage, field, ARGV[3 * i + 2]) == spent then call('EXPIRE', usage, 8467200) end
-  end
   call('SET', KEYS[k + 3], format('%d %d %d', available, at, seq), 'PX', 60000)
   return {'SETTLED', at, seq, available}
 end

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use farebox_protocol::{Micros, PayerId};
-use redis::Value;
+use redis::{FromRedisValue as _, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::keys;
-use super::{Core, Failure, Hot, Tries};
+use super::{Core, Failure, Hot, REPEAT_FOR, Tries};
 use crate::book::{ReservationId, Route};
 use crate::store::StoreError;
 
@@ -27,7 +28,8 @@ pub(super) struct Settle {
 const TOGETHER_MAX: usize = 64;
 
 type Answer = Result<Hot, StoreError>;
-type Job = (Settle, oneshot::Sender<Answer>);
+/// A settle, who waits for it, and since when.
+type Job = (Settle, oneshot::Sender<Answer>, Instant);
 
 /// Where settles are handed in.
 #[derive(Clone, Debug)]
@@ -44,7 +46,7 @@ impl Settles {
     pub(super) async fn settle(&self, settle: Settle) -> Answer {
         let (done, answer) = oneshot::channel();
         let stopped = |_| StoreError::new("the task that settles has stopped");
-        self.0.send((settle, done)).map_err(|_| stopped(()))?;
+        self.0.send((settle, done, Instant::now())).map_err(|_| stopped(()))?;
         answer.await.map_err(|_| stopped(()))?
     }
 }
@@ -73,8 +75,12 @@ async fn run(core: Arc<Core>, mut jobs: mpsc::UnboundedReceiver<Job>) {
         let ready: Vec<u8> = waiting.keys().copied().filter(|g| !busy.contains(g)).collect();
         for group in ready {
             let Some(mut batch) = waiting.remove(&group) else { continue };
+            batch = without_old(batch);
             if batch.len() > TOGETHER_MAX {
                 waiting.insert(group, batch.split_off(TOGETHER_MAX));
+            }
+            if batch.is_empty() {
+                continue;
             }
             busy.push(group);
             let core = core.clone();
@@ -87,16 +93,26 @@ async fn run(core: Arc<Core>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     while under_way.join_next().await.is_some() {}
 }
 
+/// Those that waited for too long, behind calls that were not answered, are not sent any more.
+fn without_old(batch: Vec<Job>) -> Vec<Job> {
+    let (old, young): (Vec<Job>, _) =
+        batch.into_iter().partition(|(_, _, since)| since.elapsed() >= REPEAT_FOR);
+    for (_, done, _) in old {
+        let _ = done.send(Err(StoreError::new("too many settles wait for it")));
+    }
+    young
+}
+
 async fn send(core: &Core, batch: Vec<Job>) {
-    let settles: Vec<&Settle> = batch.iter().map(|(settle, _)| settle).collect();
+    let settles: Vec<&Settle> = batch.iter().map(|(settle, _, _)| settle).collect();
     match core.settle(&settles).await {
         Ok(answers) => {
-            for ((_, done), answer) in batch.into_iter().zip(answers) {
+            for ((_, done, _), answer) in batch.into_iter().zip(answers) {
                 let _ = done.send(answer); // the caller may have gone
             }
         }
         Err(error) => {
-            for (_, done) in batch {
+            for (_, done, _) in batch {
                 let _ = done.send(Err(error.clone()));
             }
         }
@@ -130,7 +146,7 @@ impl Core {
     }
 
     async fn settle_once(&self, settles: &[&Settle], week: i64) -> Result<Vec<Answer>, Failure> {
-        let mut call = self.scripts.settle.prepare_invoke();
+        let mut call = self.scripts.settle.call();
         call.arg(&self.epoch).arg(week);
         for Settle { payer, id, operation, line } in settles {
             call.key(self.keys.bucket(keys::bucket_of(payer)))
@@ -141,7 +157,8 @@ impl Core {
             let route = line.as_ref().map_or("", |(route, _)| route.as_str());
             call.arg(keys::reservation(payer, id)).arg(route).arg(spent);
         }
-        let answers: Vec<Value> = call.invoke_async(&mut self.link.clone()).await?;
+        let answers = Vec::<Value>::from_redis_value(call.run(&self.link).await?);
+        let answers = answers.map_err(|error| Failure::Final(StoreError::new(error)))?;
         let judge = |answer| match Hot::read(answer) {
             Ok(hot) => Ok(Ok(hot)),
             Err(Failure::Final(error)) => Ok(Err(error)),

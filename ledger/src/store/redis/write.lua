@@ -20,7 +20,10 @@ if entry then
   if (call('HGET', home, entry.field) or '') ~= entry.old then return {'RETRY'} end
 end
 
--- Scripts do not roll back: all sums are judged before the first write.
+-- Scripts do not roll back: all sums are judged, and all keys are looked at, before the first write.
+for i = 3, 5, 2 do call('HLEN', KEYS[i]) end
+call('ZCARD', KEYS[4])
+call('SCARD', KEYS[7])
 local new = {}
 for _, change in ipairs(doc.money) do
   local sum = number(call('HGET', book, change[1]) or '0') + number(change[2])
@@ -35,7 +38,7 @@ for _, guard in ipairs(doc.guards) do
   if sum < number(guard.min) or sum > number(guard.max) then return {'RETRY'} end
 end
 
-for field, sum in pairs(new) do call('HSET', book, field, format('%d', sum)) end
+for _, change in ipairs(doc.money) do call('HINCRBY', book, change[1], change[2]) end
 for _, set in ipairs(doc.set) do call('HSET', book, set[1], set[2]) end
 for _, field in ipairs(doc.unset) do call('HDEL', book, field) end
 if doc.bump then call('HINCRBY', book, 'v', 1) end

@@ -365,6 +365,11 @@ impl Cluster {
         true
     }
 
+    /// Primaries and replicas, also those that are down.
+    pub(crate) fn nodes(&self) -> &[Redis] {
+        &self.nodes
+    }
+
     /// Host and port of every node.
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.nodes.iter().map(Redis::address).collect()

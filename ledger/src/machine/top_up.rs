@@ -80,7 +80,9 @@ pub(super) fn book(
     now: Timestamp,
 ) -> Result<(Account, TopUp, Micros), Outcome> {
     let Totals { received, refunded, withdrawn } = totals;
-    if [received, refunded, withdrawn].iter().any(|total| *total < Micros::ZERO) {
+    // A charge that took nothing is no charge: it must not end a top-up, nor make its card known.
+    let is_charge = received > Micros::ZERO;
+    if !is_charge || [refunded, withdrawn].iter().any(|total| *total < Micros::ZERO) {
         return Err(Outcome::OutOfRange);
     }
     let known = top_up.totals;

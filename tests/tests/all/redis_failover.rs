@@ -42,7 +42,7 @@ async fn fund_meanwhile(ledger: &Arc<Ledger>, during: impl Future<Output = ()>) 
             let mut id = [8; 32];
             id[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
             let payer = PayerId::from_bytes(id);
-            if farebox_ledger::store::fund(&*ledger, &payer, usd!("5").into()).await.is_ok() {
+            if farebox_ledger::store::fund(&*ledger, &payer, usd!("5")).await.is_ok() {
                 funded.push(payer);
             }
         }
@@ -158,7 +158,7 @@ async fn an_emptied_shard_refuses_its_payers_until_it_is_adopted() {
     let ledger = ledger(&url).await;
     let payers: Vec<PayerId> = (0..32).map(|n| payer(n * 8)).collect();
     for payer in &payers {
-        farebox_ledger::store::fund(&ledger, payer, usd!("5").into()).await.unwrap();
+        farebox_ledger::store::fund(&ledger, payer, usd!("5")).await.unwrap();
     }
     cluster.empty_shard(0).await;
     let (mut refused, mut served) = (0, 0);

@@ -129,11 +129,10 @@ pub(crate) struct Spenders {
 impl Spenders {
     /// Funds `payers` payers, over all buckets, and lets each spend with `tasks` tasks.
     pub(crate) async fn start(ledger: &Arc<Ledger>, payers: u8, tasks: usize) -> Spenders {
-        let payers =
-            (0..payers).map(|n| payer(n.wrapping_mul(256_u16.div_ceil(payers.into()) as u8)));
+        let payers = (0..payers).map(|n| payer(n.wrapping_mul(u8::MAX / payers)));
         let (mut spenders, stop) = (Vec::new(), Arc::new(AtomicBool::new(false)));
         for payer in payers {
-            farebox_ledger::store::fund(&**ledger, &payer, usd!("1000").into()).await.unwrap();
+            farebox_ledger::store::fund(&**ledger, &payer, usd!("1000")).await.unwrap();
             let before = ledger.load(&payer).await.unwrap().account(Currency::USD).spent.get();
             for _ in 0..tasks {
                 let (ledger, stop) = (ledger.clone(), stop.clone());

@@ -8,7 +8,7 @@ use farebox_ledger::book::{ClaimKey, Fingerprint, Limit};
 use farebox_ledger::machine::ClaimOf;
 use farebox_ledger::{Command, Ledger, Outcome, Proof, Store as _};
 use farebox_middleware::{Payments, usd};
-use farebox_protocol::{Currency, Micros, Payment};
+use farebox_protocol::{Currency, Micros, PayerId, Payment};
 use futures_util::future::join_all;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::time::{Instant, sleep};
@@ -149,7 +149,7 @@ async fn count_calls(redis: &Redis, script: &str, payer: String) -> Arc<AtomicUs
 async fn busy_payer(name: &str, url: &str, server: &Redis) {
     let ledgers = ledgers(url).await;
     let payer = payer(1);
-    farebox_ledger::store::fund(&*ledgers[0], &payer, usd!("1000").into()).await.unwrap();
+    farebox_ledger::store::fund(&*ledgers[0], &payer, usd!("1000")).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let spenders: Vec<_> = (0..LEDGERS * TASKS)
         .map(|n| {
@@ -168,7 +168,7 @@ async fn busy_payer(name: &str, url: &str, server: &Redis) {
     let writes = count_calls(server, write, payer.to_string()).await;
     let started = Instant::now();
     for _ in 0..10 {
-        farebox_ledger::store::fund(&*ledgers[0], &payer, usd!("10").into()).await.unwrap();
+        farebox_ledger::store::fund(&*ledgers[0], &payer, usd!("10")).await.unwrap();
     }
     let took = started.elapsed() / 20;
     sleep(Duration::from_millis(200)).await;
@@ -204,89 +204,122 @@ async fn a_payer_that_spends_over_many_connections_is_credited_at_once_on_a_clus
 }
 
 /// Every task makes this many requests; every one must be answered, and no limit be passed.
-const ROUNDS: usize = 8;
+const ROUNDS: u8 = 8;
+/// How many requests the limit of the issued credential pays for.
+const LIMITED: i64 = 300;
+
+/// How requests are made so that they are in each other's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By PaymentMethods, each of which becomes the last one used.
+    Methods,
+    /// With keys.
+    Claims,
+    /// By an issued credential near its limit; every other one with a key, which is decided
+    /// elsewhere.
+    Limited,
+}
+
+impl Way {
+    /// The commands of a task's request in a round.
+    fn commands(self, task: u8, round: u8) -> (Command, Command) {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&[task, round]);
+        let (key, fingerprint) = (ClaimKey::from_bytes(bytes), Fingerprint::from_bytes([1; 32]));
+        let claimed = self == Way::Claims || (self == Way::Limited && task % 2 == 1);
+        let by = match self {
+            Way::Methods => Proof::Method(format!("pm_{}", task % 8).parse().unwrap()),
+            Way::Claims => CREDENTIAL,
+            Way::Limited => Proof::Credential { generation: 1, number: Some(1) },
+        };
+        let id = new_id();
+        let (mut first, mut second) = (reserve(id, PRICE, by), settle(id, PRICE));
+        if let (true, Command::Reserve { claim, .. }) = (claimed, &mut first) {
+            *claim = Some(ClaimOf { key, fingerprint });
+        }
+        if let (true, Command::Settle { claim, .. }) = (claimed, &mut second) {
+            *claim = Some(key);
+        }
+        (first, second)
+    }
+
+    /// A task's requests: how many were charged, and how long the slowest took.
+    async fn requests(self, ledger: &Ledger, payer: PayerId, task: u8) -> (i64, Duration) {
+        let (mut charged, mut longest) = (0, Duration::ZERO);
+        for round in 0..ROUNDS {
+            let (first, second) = self.commands(task, round);
+            let asked = Instant::now();
+            match ledger.apply(&payer, &first).await.unwrap().outcome {
+                Outcome::Reserved { .. } => {}
+                Outcome::LimitReached { .. } if self == Way::Limited => continue,
+                other => panic!("{self:?}: {other:?}"),
+            }
+            let outcome = ledger.apply(&payer, &second).await.unwrap().outcome;
+            assert!(matches!(outcome, Outcome::Settled { .. }), "{self:?}: {outcome:?}");
+            (charged, longest) = (charged + 1, longest.max(asked.elapsed()));
+        }
+        (charged, longest)
+    }
+}
+
+/// Credit, eight PaymentMethods, and a credential with a limit.
+async fn equip(ledger: &Ledger, payer: &PayerId) {
+    farebox_ledger::store::fund(ledger, payer, usd!("1000")).await.unwrap();
+    for n in 0..8 {
+        let method = format!("pm_{n}").parse().unwrap();
+        ledger.apply(payer, &Command::LinkCard { method }).await.unwrap();
+    }
+    let (currency, amount) = (Currency::USD, Micros::new(LIMITED * PRICE).unwrap());
+    let (label, limit) = ("agent".parse().unwrap(), Some(Limit { currency, amount }));
+    ledger.apply(payer, &Command::IssueCredential { number: 1, label, limit }).await.unwrap();
+}
 
 async fn contended(name: &str, url: &str) {
     let ledgers = ledgers(url).await;
-    let currency = Currency::USD;
-    let limit = 300 * PRICE;
-    let ways: [(&str, i64); 3] = [("methods", 1_000), ("claims", 1_000), ("limited", 300)];
-    for (n, (way, most)) in ways.into_iter().enumerate() {
-        let payer = payer(n as u8 + 1);
-        let ledger = &ledgers[0];
-        farebox_ledger::store::fund(&**ledger, &payer, usd!("1000").into()).await.unwrap();
-        for n in 0..8 {
-            let method = format!("pm_{n}").parse().unwrap();
-            ledger.apply(&payer, &Command::LinkCard { method }).await.unwrap();
-        }
-        let limit = Some(Limit { currency, amount: Micros::new(limit).unwrap() });
-        let label = "agent".parse().unwrap();
-        let issue = Command::IssueCredential { number: 1, label, limit };
-        ledger.apply(&payer, &issue).await.unwrap();
+    let all = i64::try_from(LEDGERS * TASKS).unwrap() * i64::from(ROUNDS);
+    for (n, way) in [(1, Way::Methods), (2, Way::Claims), (3, Way::Limited)] {
+        let payer = payer(n);
+        equip(&ledgers[0], &payer).await;
         let started = Instant::now();
         let tasks = (0..LEDGERS * TASKS).map(|task| {
             let ledger = ledgers[task % LEDGERS].clone();
-            tokio::spawn(async move {
-                let (mut charged, mut longest) = (0, Duration::ZERO);
-                for round in 0..ROUNDS {
-                    let id = new_id();
-                    let (mut first, mut second) =
-                        (reserve(id, PRICE, CREDENTIAL), settle(id, PRICE));
-                    if let Command::Reserve { proof, claim, .. } = &mut first {
-                        let mut key = [0; 32];
-                        key[0] = task as u8;
-                        key[1] = round as u8;
-                        let (key, print) =
-                            (ClaimKey::from_bytes(key), Fingerprint::from_bytes([1; 32]));
-                        match way {
-                            "methods" => {
-                                *proof = Proof::Method(format!("pm_{}", task % 8).parse().unwrap())
-                            }
-                            "claims" => *claim = Some(ClaimOf { key, fingerprint: print }),
-                            _ if task % 2 == 0 => {
-                                *proof = Proof::Credential { generation: 1, number: Some(1) }
-                            }
-                            _ => {
-                                // The slow way, against the same limit.
-                                *proof = Proof::Credential { generation: 1, number: Some(1) };
-                                *claim = Some(ClaimOf { key, fingerprint: print });
-                            }
-                        }
-                        if let (Some(of), Command::Settle { claim, .. }) = (claim, &mut second) {
-                            *claim = Some(of.key);
-                        }
-                    }
-                    let asked = Instant::now();
-                    match ledger.apply(&payer, &first).await.unwrap().outcome {
-                        Outcome::Reserved { .. } => {}
-                        Outcome::LimitReached { .. } if way == "limited" => continue,
-                        other => panic!("{way}: {other:?}"),
-                    }
-                    let outcome = ledger.apply(&payer, &second).await.unwrap().outcome;
-                    assert!(matches!(outcome, Outcome::Settled { .. }), "{way}: {outcome:?}");
-                    charged += 1;
-                    longest = longest.max(asked.elapsed());
-                }
-                (charged, longest)
-            })
+            let task = u8::try_from(task).unwrap();
+            tokio::spawn(async move { way.requests(&ledger, payer, task).await })
         });
         let told: Vec<(i64, Duration)> =
             join_all(tasks).await.into_iter().map(Result::unwrap).collect();
         let charged: i64 = told.iter().map(|(charged, _)| charged).sum();
         let longest = told.iter().map(|(_, longest)| *longest).max().unwrap();
-        let book = checked(ledger, &payer).await;
-        let account = book.head.account(currency);
         println!(
-            "{name}, 64 tasks, {way}: {charged} of {} requests charged, {:?}, the slowest {longest:?}",
-            LEDGERS * TASKS * ROUNDS,
+            "{name}, 64 tasks, {way:?}: {charged} of {all} requests charged, {:?}, the slowest \
+             {longest:?}",
             started.elapsed()
         );
+        let account = checked(&ledgers[0], &payer).await.head.account(Currency::USD);
         assert_eq!((account.spent.get(), account.reserved.get()), (charged * PRICE, 0));
-        match way {
-            "limited" => assert_eq!(charged, most),
-            _ => assert_eq!(charged, (LEDGERS * TASKS * ROUNDS) as i64),
-        }
+        assert_eq!(charged, if way == Way::Limited { LIMITED } else { all });
     }
+}
+
+/// Each decides on a head that the others change: none of the changes may be written over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_changes_of_one_book_at_one_time_are_all_kept() {
+    let _machine = whole_machine().await;
+    let redis = Redis::start(SAFE).await;
+    let ledgers = ledgers(&redis.url("shop")).await;
+    let started = Instant::now();
+    let freezes = (0..LEDGERS * TASKS).map(|n| {
+        let ledger = ledgers[n % LEDGERS].clone();
+        tokio::spawn(async move {
+            let reason = format!("dp_{n}").parse().unwrap();
+            ledger.apply(&payer(1), &Command::Freeze { reason }).await.unwrap().seq
+        })
+    });
+    let mut places: Vec<u64> = join_all(freezes).await.into_iter().map(Result::unwrap).collect();
+    places.sort_unstable();
+    let kept = ledgers[0].load(&payer(1)).await.unwrap().frozen.len();
+    println!("64 changes of one head over 16 connections: {kept} kept, {:?}", started.elapsed());
+    assert_eq!((kept, places), (64, (1..=64).collect()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -120,15 +120,14 @@ async fn many_top_ups_without_a_replica_are_all_refused_soon() {
     let redis = Redis::start(Setup::persistent(Persistence::EverySecond)).await;
     let replica = redis.with_replica().await;
     let ledger = Arc::new(ledger(&redis.url("shop")).await);
-    farebox_ledger::store::fund(&*ledger, &payer(0), usd!("5").into()).await.unwrap();
+    farebox_ledger::store::fund(&*ledger, &payer(0), usd!("5")).await.unwrap();
     replica.pause().await;
     let asked = Instant::now();
     let tasks: Vec<_> = (1..=100)
         .map(|n| {
             let ledger = ledger.clone();
             tokio::spawn(async move {
-                let answer =
-                    farebox_ledger::store::fund(&*ledger, &payer(n), usd!("5").into()).await;
+                let answer = farebox_ledger::store::fund(&*ledger, &payer(n), usd!("5")).await;
                 (answer.is_err(), asked.elapsed())
             })
         })

@@ -125,7 +125,7 @@ pub struct IssuedCredential {
     /// The most it may ever spend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
-    /// What it spent of its limit.
+    /// What it spent of its limit. Without a limit, micros of all its currencies together.
     #[serde(default)]
     pub spent: Micros,
     /// What its requests in flight have set aside of its limit.

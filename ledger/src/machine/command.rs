@@ -284,7 +284,8 @@ pub enum Outcome {
 pub struct Applied {
     /// The outcome.
     pub outcome: Outcome,
-    /// The later of the store's clock and the book's last change.
+    /// The later of the store's clock and the book's last change. In Redis, of a command that the
+    /// process decides, it is when the book was read: changes of others may go in between.
     pub at: Timestamp,
     /// The book's `seq` after the command: its own place in the order of changes, or, if it
     /// changed nothing, the place of the change it came after.

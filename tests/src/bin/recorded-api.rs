@@ -106,9 +106,13 @@ impl Inner {
     }
 }
 
-/// A call that is finished also when its caller goes away: what it did to the ledger is written
-/// down. Nothing is done earlier or later than it would have been.
-struct Finished(Option<Call>);
+/// A call to a ledger in this process is finished also when its caller goes away: what it did is
+/// written down, and nothing is done earlier or later than it would have been. A call to Redis is
+/// dropped as ever: it may be between reading and writing, and stays unanswered in the record.
+struct Finished {
+    call: Option<Call>,
+    in_process: bool,
+}
 
 type Call = Pin<Box<dyn Future<Output = Result<Applied, StoreError>> + Send>>;
 
@@ -116,10 +120,10 @@ impl Future for Finished {
     type Output = Result<Applied, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(call) = &mut self.0 else { return Poll::Pending };
+        let Some(call) = &mut self.call else { return Poll::Pending };
         let answer = call.as_mut().poll(context);
         if answer.is_ready() {
-            self.0 = None;
+            self.call = None;
         }
         answer
     }
@@ -127,7 +131,9 @@ impl Future for Finished {
 
 impl Drop for Finished {
     fn drop(&mut self) {
-        if let (Some(call), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+        if let (Some(call), true, Ok(runtime)) =
+            (self.call.take(), self.in_process, tokio::runtime::Handle::try_current())
+        {
             drop(runtime.spawn(call));
         }
     }
@@ -136,7 +142,9 @@ impl Drop for Finished {
 impl Store for Recorder {
     async fn apply(&self, payer: &PayerId, command: &Command) -> Result<Applied, StoreError> {
         let (inner, payer, command) = (self.0.clone(), *payer, command.clone());
-        Finished(Some(Box::pin(async move { inner.apply(payer, command).await }))).await
+        let in_process = matches!(inner.ledger, Ledger::Memory(_) | Ledger::Embedded(_));
+        let call: Call = Box::pin(async move { inner.apply(payer, command).await });
+        Finished { call: Some(call), in_process }.await
     }
 
     async fn load(&self, payer: &PayerId) -> Result<Head, StoreError> {

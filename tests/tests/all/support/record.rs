@@ -215,7 +215,9 @@ impl Replayer<'_> {
     fn fill(&mut self, path: &Walked, seq: u64) -> Option<Walked> {
         let next = self.groups.get(path.group).map(|group| group[0].applied.at);
         let last = self.part.done.last().map(|done| done.applied.at);
-        let at = next.or(last).unwrap_or_default();
+        // It was some time between the change before it and the next one: early, but not so early
+        // that a reservation would be over.
+        let at = next.or(last).unwrap_or_default().after(-30_000).max(path.model.book().head.last);
         for (number, command) in self.part.unfinished.iter().enumerate() {
             let mut path = path.clone();
             let mut model = path.model.clone();
@@ -258,6 +260,9 @@ pub(crate) fn timeless(book: &Book) -> Book {
     let Book { mut head, mut entries, usage: hours } = book.clone();
     head.last = Timestamp::default();
     for entry in entries.values_mut() {
+        if let Entry::Reservation(open) = entry {
+            open.until = Timestamp::default();
+        }
         if let Entry::TopUp(top_up) = entry {
             top_up.opened = Timestamp::default();
             for observation in &mut top_up.history {

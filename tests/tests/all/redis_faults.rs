@@ -399,6 +399,37 @@ async fn what_a_killed_process_had_set_aside_returns() {
     assert!(other.due().await.unwrap().is_empty());
 }
 
+/// A claim that was partly spent, and whose time is over, ends when its money is needed: at the
+/// very time of the request that needs it, though the two are written one after the other.
+#[tokio::test]
+async fn what_expires_for_a_request_expires_when_it_is_made() {
+    let redis = Redis::start(Setup::persistent(Persistence::EverySecond)).await;
+    let ledger = ledger(&redis.url("shop")).await;
+    let fingerprint = farebox_ledger::book::Fingerprint::from_bytes([2; 32]);
+    for n in 0..40 {
+        let key = farebox_ledger::book::ClaimKey::from_bytes([n; 32]);
+        let (id, mut model) = (new_id(), Model::default());
+        let mut claimed = reserve(id, 60, CREDENTIAL);
+        if let Command::Reserve { ttl, claim, .. } = &mut claimed {
+            (*ttl, *claim) = (5, Some(farebox_ledger::machine::ClaimOf { key, fingerprint }));
+        }
+        let mut kept = settle(id, 10);
+        if let Command::Settle { claim, then, .. } = &mut kept {
+            (*claim, *then) = (Some(key), Then::Keep);
+        }
+        let needing = reserve(new_id(), 80, CREDENTIAL);
+        for command in [open_top_up(1), observe(1, 0, 100, 0), claimed, kept, needing] {
+            if matches!(command, Command::Reserve { claim: None, .. }) {
+                sleep(Duration::from_millis(7)).await;
+            }
+            let applied = ledger.apply(&payer(n), &command).await.unwrap();
+            let expected = model.step(&command, applied.at).unwrap();
+            assert_eq!((&applied.outcome, applied.seq), (&expected, model.book().head.seq));
+        }
+        agrees(&ledger, &payer(n), &model).await.unwrap();
+    }
+}
+
 /// Somebody else's value where a key of ours should be: refused, and nothing done by half.
 #[tokio::test]
 async fn a_value_of_the_wrong_type_does_nothing_by_half() {

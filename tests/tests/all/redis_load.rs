@@ -129,7 +129,7 @@ pub(crate) struct Spenders {
 impl Spenders {
     /// Funds `payers` payers, over all buckets, and lets each spend with `tasks` tasks.
     pub(crate) async fn start(ledger: &Arc<Ledger>, payers: u8, tasks: usize) -> Spenders {
-        let payers = (0..payers).map(|n| payer(n.wrapping_mul(u8::MAX / payers)));
+        let payers = (0..payers).map(|n| payer(n.wrapping_mul(u8::MAX / payers + 1)));
         let (mut spenders, stop) = (Vec::new(), Arc::new(AtomicBool::new(false)));
         for payer in payers {
             farebox_ledger::store::fund(&**ledger, &payer, usd!("1000")).await.unwrap();

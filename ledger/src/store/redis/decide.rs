@@ -85,11 +85,13 @@ struct Decision {
 }
 
 impl Core {
+    /// `at`: when, if not now.
     pub(super) async fn decide(
         &self,
         payer: &PayerId,
         command: &Command,
         operation: &str,
+        at: Option<Timestamp>,
     ) -> Result<Applied, StoreError> {
         let waits = self.waits && is_card_money(command);
         let mut tries = Tries::new();
@@ -106,7 +108,7 @@ impl Core {
                     return Ok(applied);
                 }
                 Loaded::Found { now, stored, text, entry } => {
-                    Decision::make(*stored, text, entry, command, now)
+                    Decision::make(*stored, text, entry, command, at.unwrap_or(now))
                 }
             };
             if decision.applied.seq == decision.before.head.seq {

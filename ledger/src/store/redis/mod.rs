@@ -187,12 +187,11 @@ impl Core {
         SystemClock.now()
     }
 
-    /// Ends what is due of a payer; whether there was something.
-    async fn expire_due(&self, payer: &PayerId) -> Result<bool, StoreError> {
-        let mut found = false;
-        let mut due: Vec<EntryId> = self
-            .due_in(keys::bucket_of(payer))
-            .await?
+    /// Ends what is due of a payer, and answers when, if there was something.
+    async fn expire_due(&self, payer: &PayerId) -> Result<Option<Timestamp>, StoreError> {
+        let mut found = None;
+        let (now, due) = self.due_in(keys::bucket_of(payer)).await?;
+        let mut due: Vec<EntryId> = due
             .into_iter()
             .filter_map(|due| match due {
                 Due::Entry(whose, id) if whose == *payer => Some(id),
@@ -201,13 +200,17 @@ impl Core {
             .collect();
         due.sort_unstable();
         for id in due {
-            let expired = self.decide(payer, &Command::Expire { id }, &self.operation()).await?;
-            found |= expired.outcome == Outcome::Expired;
+            let expired =
+                self.decide(payer, &Command::Expire { id }, &self.operation(), Some(now)).await?;
+            if expired.outcome == Outcome::Expired {
+                found = Some(now);
+            }
         }
         Ok(found)
     }
 
-    async fn due_in(&self, bucket: u8) -> Result<Vec<Due>, StoreError> {
+    /// What is due in a bucket, and at what time of the store's.
+    async fn due_in(&self, bucket: u8) -> Result<(Timestamp, Vec<Due>), StoreError> {
         type Answer = (String, i64, Vec<(String, String)>, Vec<String>);
         let mut tries = Tries::new();
         loop {
@@ -230,7 +233,7 @@ impl Core {
                     due.push(Due::Entry(payer, id));
                 }
             }
-            return Ok(due);
+            return Ok((now, due));
         }
     }
 
@@ -320,7 +323,7 @@ impl Redis {
         };
         match hot.applied() {
             Some(applied) => Ok(applied),
-            None => self.core.decide(payer, command, operation).await,
+            None => self.core.decide(payer, command, operation, None).await,
         }
     }
 }
@@ -330,8 +333,10 @@ impl Store for Redis {
         let applied = self.once(payer, command).await?;
         let is_short =
             matches!(applied.outcome, Outcome::Insufficient { .. } | Outcome::LimitReached { .. });
-        if is_short && self.core.expire_due(payer).await? {
-            return self.once(payer, command).await;
+        if is_short && let Some(at) = self.core.expire_due(payer).await? {
+            // At the same time as what has expired for it: as the machine does it, in one step.
+            let operation = self.core.operation();
+            return self.core.decide(payer, command, &operation, Some(at)).await;
         }
         Ok(applied)
     }
@@ -373,7 +378,7 @@ impl Store for Redis {
     async fn due(&self) -> Result<Vec<Due>, StoreError> {
         let mut due = Vec::new();
         for bucket in keys::BUCKETS {
-            due.extend(self.core.due_in(bucket).await?);
+            due.extend(self.core.due_in(bucket).await?.1);
         }
         Ok(due)
     }

@@ -109,7 +109,8 @@ impl Shared {
                 Due::TopUp(id) => drop(self.drive(Work::Resume(id))),
                 Due::Entry(payer, id) => {
                     if let Err(error) = self.ledger.apply(&payer, &Command::Expire { id }).await {
-                        return tracing::error!(%error, "what is over could not be ended");
+                        // The next round tries again; the others need not wait for it.
+                        tracing::error!(%error, "what is over could not be ended");
                     }
                 }
             }

@@ -353,6 +353,8 @@ async fn a_ledger_of_which_parts_are_lost_serves_the_others() {
         assert!(process.load(&payer(1)).await.unwrap_err().to_string().contains("adopt"));
         assert!(process.apply(&payer(1), &Command::RevokeCredentials).await.is_err());
         assert_eq!(process.load(&payer(2)).await.unwrap().seq, 2);
+        // A server starts, and its sweep goes on, without the part that is lost.
+        assert_eq!(process.due().await.unwrap(), []);
     }
     // All parts lost, and what it was made for is there: a start is refused.
     let keys: Vec<String> = redis.command("KEYS {shop.*}:r").await.unwrap();

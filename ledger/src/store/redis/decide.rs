@@ -8,7 +8,7 @@ use tokio::sync::MutexGuard;
 
 use super::link::Link;
 use super::rows::{self, HeadChange, Stored};
-use super::{Core, Failure, Fault, REPEAT_FOR, Tries, WAIT_MILLIS, WRITE, hot, keys, lost};
+use super::{Core, Failure, Fault, REPEAT_FOR, Tries, WAIT_MILLIS, WRITE, hot, keys};
 use crate::book::{Book, Entry, EntryId};
 use crate::clock::Timestamp;
 use crate::machine::{Applied, Command, Durability, Outcome};
@@ -220,8 +220,7 @@ impl Core {
         match answer.await {
             Ok((_, 1..)) => Ok(()),
             Ok(_) => Err(StoreError::new(NOT_REPLICATED)),
-            Err(Failure::Final(error)) => Err(error),
-            Err(Failure::Again(reason)) => Err(StoreError::new(reason)),
+            Err(failure) => Err(failure.into()),
         }
     }
 
@@ -269,8 +268,7 @@ impl Core {
         match self.write(payer, &self.operation(), &decision, &document, self.waits).await {
             Ok(Written::Done(_) | Written::Found(_)) => Ok(()),
             Ok(Written::Stale) => Err(StoreError::new("the payer has a book already")),
-            Err(Failure::Final(error)) => Err(error),
-            Err(Failure::Again(reason)) => Err(StoreError::new(reason)),
+            Err(failure) => Err(failure.into()),
         }
     }
 
@@ -284,7 +282,7 @@ impl Core {
             let answer = pipe.query_async(&mut self.link.clone()).await;
             let judge = |(epoch, members): (Option<String>, _)| match epoch {
                 Some(epoch) if epoch == self.epoch => Ok(members),
-                _ => Err(lost()),
+                _ => Err(Failure::Lost),
             };
             match answer.map_err(Failure::from).and_then(judge) {
                 Ok(members) => return Ok(members),

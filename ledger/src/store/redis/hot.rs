@@ -4,7 +4,7 @@ use farebox_protocol::{Currency, Micros, PayerId};
 use redis::{FromRedisValue as _, Value};
 
 use super::settles::Settle;
-use super::{Core, Failure, Tries, keys, lost};
+use super::{Core, Failure, Tries, keys};
 use crate::book::ReservationId;
 use crate::clock::Timestamp;
 use crate::machine::{Applied, Command, Outcome, Proof, Then};
@@ -118,7 +118,7 @@ pub(super) fn not_lost(value: Value) -> Result<Value, Failure> {
         _ => None,
     };
     match word {
-        Some(Value::BulkString(word)) if word == b"LOST" => Err(lost()),
+        Some(Value::BulkString(word)) if word == b"LOST" => Err(Failure::Lost),
         _ => Ok(value),
     }
 }

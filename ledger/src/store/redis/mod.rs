@@ -107,6 +107,8 @@ enum Failure {
     Again(String),
     /// It never helps to repeat it.
     Final(StoreError),
+    /// The bucket has lost its records.
+    Lost,
 }
 
 impl From<RedisError> for Failure {
@@ -128,11 +130,18 @@ impl From<Fault> for Failure {
     }
 }
 
-fn lost() -> Failure {
-    Failure::Final(StoreError::new(
-        "it has lost records; restore them, or accept the loss with `farebox ledger adopt`",
-    ))
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Final(error) => error,
+            Failure::Lost => StoreError::new(LOST),
+            Failure::Again(reason) => StoreError::new(reason),
+        }
+    }
 }
+
+const LOST: &str =
+    "it has lost records; restore them, or accept the loss with `farebox ledger adopt`";
 
 /// Repeats a call until its time is over, each time after a longer pause.
 struct Tries {
@@ -163,16 +172,13 @@ impl Tries {
 
     async fn after(&mut self, failure: Failure) -> Result<(), StoreError> {
         match failure {
-            Failure::Final(error) => Err(error),
-            Failure::Again(reason) if Instant::now() + self.pause >= self.until => {
-                Err(StoreError::new(reason))
-            }
-            Failure::Again(reason) => {
+            Failure::Again(reason) if Instant::now() + self.pause < self.until => {
                 tracing::warn!(reason, "a call to the ledger is repeated");
                 tokio::time::sleep(self.pause).await;
                 self.pause = (self.pause * 2).min(Duration::from_millis(500));
                 Ok(())
             }
+            given_up => Err(given_up.into()),
         }
     }
 }
@@ -190,7 +196,9 @@ impl Core {
     /// Ends what is due of a payer, and answers when, if there was something.
     async fn expire_due(&self, payer: &PayerId) -> Result<Option<Timestamp>, StoreError> {
         let mut found = None;
-        let (now, due) = self.due_in(keys::bucket_of(payer)).await?;
+        let Some((now, due)) = self.due_in(keys::bucket_of(payer)).await? else {
+            return Ok(None);
+        };
         let mut due: Vec<EntryId> = due
             .into_iter()
             .filter_map(|due| match due {
@@ -209,8 +217,8 @@ impl Core {
         Ok(found)
     }
 
-    /// What is due in a bucket, and at what time of the store's.
-    async fn due_in(&self, bucket: u8) -> Result<(Timestamp, Vec<Due>), StoreError> {
+    /// What is due in a bucket, and at what time of the store's; `None`: it has lost its records.
+    async fn due_in(&self, bucket: u8) -> Result<Option<(Timestamp, Vec<Due>)>, StoreError> {
         type Answer = (String, i64, Vec<(String, String)>, Vec<String>);
         let mut tries = Tries::new();
         loop {
@@ -220,6 +228,7 @@ impl Core {
             let answer = answer.map_err(Failure::from).and_then(hot::not_lost);
             let (_, now, reservations, members) = match answer {
                 Ok(value) => redis::from_redis_value::<Answer>(value).map_err(StoreError::new)?,
+                Err(Failure::Lost) => return Ok(None),
                 Err(failure) => {
                     tries.after(failure).await?;
                     continue;
@@ -233,7 +242,7 @@ impl Core {
                     due.push(Due::Entry(payer, id));
                 }
             }
-            return Ok((now, due));
+            return Ok(Some((now, due)));
         }
     }
 
@@ -376,9 +385,18 @@ impl Store for Redis {
     }
 
     async fn due(&self) -> Result<Vec<Due>, StoreError> {
-        let mut due = Vec::new();
+        let (mut due, mut lost) = (Vec::new(), 0);
         for bucket in keys::BUCKETS {
-            due.extend(self.core.due_in(bucket).await?.1);
+            match self.core.due_in(bucket).await? {
+                Some((_, found)) => due.extend(found),
+                None => lost += 1,
+            }
+        }
+        match lost {
+            0 => {}
+            _ if lost == keys::BUCKETS.count() => return Err(Failure::Lost.into()),
+            // The others go on: their reservations expire, and their top-ups are driven.
+            _ => tracing::error!(lost, "parts of the ledger are left out: {LOST}"),
         }
         Ok(due)
     }

@@ -12,7 +12,7 @@ use crate::form::{Form, Params};
 use crate::idempotency::{self, Keyed, Saved};
 use crate::payment_intents::charges;
 use crate::state::State;
-use crate::{Config, account, customers, payment_intents, payment_methods, setup_intents};
+use crate::{Config, account, customers, events, payment_intents, payment_methods, setup_intents};
 
 /// What a request that passed its checks does. Whatever it answers is saved under its key.
 pub(crate) type Job = Box<dyn FnOnce(&mut Context<'_>) -> ApiResult<Value>>;
@@ -108,6 +108,8 @@ fn route(method: &Method, path: &str) -> Option<Endpoint> {
             Endpoint::one(PAYMENT, id, payment_intents::cancel)
         }
         ("GET", ["charges", id]) => Endpoint::one("charge", id, charges::retrieve),
+        ("GET", ["events"]) => Endpoint::list("event", "", events::list),
+        ("GET", ["events", id]) => Endpoint::one("event", id, events::retrieve),
         ("GET", ["account"]) => Endpoint::one("account", "", account::retrieve),
         _ => return None,
     })

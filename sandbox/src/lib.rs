@@ -48,6 +48,7 @@ mod cards;
 mod clock;
 mod customers;
 mod error;
+mod events;
 mod expand;
 mod form;
 mod idempotency;

@@ -21,7 +21,7 @@ use crate::{Call, Config};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// What an answer says when the request named no version.
-const DEFAULT_VERSION: &str = "2026-09-30.endive";
+pub(crate) const DEFAULT_VERSION: &str = "2026-09-30.endive";
 
 pub(crate) struct App {
     pub(crate) config: Config,

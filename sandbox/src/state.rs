@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::customers::Customer;
+use crate::events::Event;
 use crate::idempotency::SavedAnswers;
 use crate::ids::Ids;
 use crate::payment_intents::PaymentIntent;
@@ -65,6 +66,7 @@ pub(crate) struct State {
     pub(crate) payment_intents: Table<PaymentIntent>,
     pub(crate) setup_intents: Table<SetupIntent>,
     pub(crate) charges: Table<Charge>,
+    pub(crate) events: Table<Event>,
     pub(crate) paid: Vec<ChargeRecord>,
     pub(crate) saved_answers: SavedAnswers,
     calls: VecDeque<Call>,
@@ -79,6 +81,7 @@ impl State {
             payment_intents: Table::default(),
             setup_intents: Table::default(),
             charges: Table::default(),
+            events: Table::default(),
             paid: Vec::new(),
             saved_answers: SavedAnswers::default(),
             calls: VecDeque::new(),

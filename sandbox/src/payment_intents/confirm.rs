@@ -133,6 +133,7 @@ fn succeed(
     context.state.charges.put(charge);
     context.state.payment_methods.put(method);
     context.state.payment_intents.put(intent);
+    context.happened("payment_intent.succeeded", shown.clone());
     shown
 }
 
@@ -184,5 +185,6 @@ fn give_back(context: &mut Context<'_>, mut intent: PaymentIntent, error: ApiErr
     intent.last_error = error.object();
     let shown = show(&intent);
     context.state.payment_intents.put(intent);
+    context.happened("payment_intent.payment_failed", shown.clone());
     error.with("payment_intent", shown)
 }

@@ -116,6 +116,7 @@ pub(crate) fn cancel(id: &str, params: &mut Params) -> ApiResult<Job> {
         intent.cancellation_reason = reason;
         let shown = show(&intent);
         context.state.payment_intents.put(intent);
+        context.happened("payment_intent.canceled", shown.clone());
         Ok(shown)
     }))
 }

@@ -46,10 +46,12 @@ mod api;
 mod auth;
 mod cards;
 mod clock;
+mod connection;
 mod customers;
 mod error;
 mod events;
 mod expand;
+mod faults;
 mod form;
 mod idempotency;
 mod ids;
@@ -67,6 +69,7 @@ mod state;
 use std::time::Duration;
 
 pub use crate::clock::ManualClock;
+pub use crate::faults::{Fault, FaultKind, InvalidFault};
 pub use crate::sandbox::{Builder, Call, ChargeRecord, Sandbox, StartError, StartErrorKind};
 
 /// What a sandbox was told when it was built.

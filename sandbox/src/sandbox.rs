@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::Config;
 use crate::auth::{Keys, PUBLISHABLE_PREFIX, SECRET_PREFIX};
 use crate::clock::{Clock, ManualClock};
+use crate::faults::Fault;
 use crate::server::{self, App};
 
 /// A running sandbox. Dropping it stops the server.
@@ -30,7 +31,7 @@ pub struct Call {
     pub method: String,
     /// Without the query, e.g. `/v1/payment_intents`.
     pub path: String,
-    /// HTTP status of the answer.
+    /// HTTP status of the answer; 0 if there was none, because the connection was reset.
     pub status: u16,
 }
 
@@ -104,6 +105,22 @@ impl Sandbox {
     #[must_use]
     pub fn charges(&self) -> Vec<ChargeRecord> {
         self.app.lock().paid.clone()
+    }
+
+    /// Lets something go wrong with requests to come.
+    pub fn inject(&self, fault: Fault) {
+        self.app.lock().faults.inject(fault);
+    }
+
+    /// Forgets the faults that are still to come.
+    pub fn clear_faults(&self) {
+        self.app.lock().faults.clear();
+    }
+
+    /// How many requests have met a fault so far.
+    #[must_use]
+    pub fn faults_hit(&self) -> usize {
+        self.app.lock().faults.hit()
     }
 
     /// Stops accepting connections, answers the open requests, and returns when the port is free.
@@ -195,9 +212,9 @@ impl Builder {
                 StartError::new(StartErrorKind::NoRandomness, Some(error.into()))
             })?,
         };
-        let app = Arc::new(App::new(self.config, seed));
         let stop = CancellationToken::new();
-        let (address, task) = server::serve(Arc::clone(&app), address, stop.clone())
+        let app = Arc::new(App::new(self.config, seed, stop.clone()));
+        let (address, task) = server::serve(Arc::clone(&app), address)
             .await
             .map_err(|error| StartError::new(StartErrorKind::AddressUnavailable, Some(error)))?;
         Ok(Sandbox { app, url: format!("http://{address}"), stop: stop.drop_guard(), task })

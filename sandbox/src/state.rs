@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::customers::Customer;
 use crate::events::Event;
+use crate::faults::Faults;
 use crate::idempotency::SavedAnswers;
 use crate::ids::Ids;
 use crate::payment_intents::PaymentIntent;
@@ -69,6 +70,7 @@ pub(crate) struct State {
     pub(crate) events: Table<Event>,
     pub(crate) paid: Vec<ChargeRecord>,
     pub(crate) saved_answers: SavedAnswers,
+    pub(crate) faults: Faults,
     calls: VecDeque<Call>,
 }
 
@@ -84,6 +86,7 @@ impl State {
             events: Table::default(),
             paid: Vec::new(),
             saved_answers: SavedAnswers::default(),
+            faults: Faults::default(),
             calls: VecDeque::new(),
         }
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail where they stand, as tests do")]
 
 mod auth;
+mod faults;
 mod generated_requests;
 mod idempotency;
 mod lists;

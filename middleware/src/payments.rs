@@ -398,7 +398,7 @@ impl Builder {
         };
         let keys = Keys::new(&secret::find(secret, url, stripe.mode())?);
         let account = match tokio::time::timeout(ACCOUNT_WITHIN, stripe.account()).await {
-            Ok(Ok(account)) => account,
+            Ok(Ok(account)) => account.map(|account| account.id),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "Stripe does not name its account; starting without");
                 None

@@ -265,7 +265,8 @@ impl Driver {
         for _ in 0..ATTEMPTS_MAX {
             let id = TopUpId { payer, currency, number };
             let (amount, payment_method) = (ask.amount, &ask.card.method);
-            let top_up = farebox_processor::TopUp { id, amount, customer, payment_method };
+            let top_up =
+                farebox_processor::TopUp { id, amount, customer, payment_method, save_card: true };
             let call = self.shared.stripe.top_up(&top_up);
             let open = Command::OpenTopUp {
                 currency,

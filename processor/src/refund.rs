@@ -5,13 +5,15 @@ use std::time::Duration;
 use farebox_protocol::{Currency, Micros, TopUpId};
 use serde::Deserialize;
 use stripe_client_core::StripeRequest as _;
-use stripe_core::refund::CreateRefund;
+use stripe_core::refund::{CreateRefund, RetrieveRefund};
 
 use crate::answer::lenient;
 use crate::call::{Call, IdempotencyKey, metadata};
 use crate::charge::Unknown;
+use crate::error::LookUpError;
+use crate::lookup::LOOK_UP_BUDGET;
 use crate::retry::{self, Deadline, Next};
-use crate::stripe::Stripe;
+use crate::stripe::{Stripe, check_id, fetch};
 use crate::transport::Attempt;
 use crate::verdict::{self, Before, Verdict};
 
@@ -121,6 +123,19 @@ impl Stripe {
             tracing::warn!("the outcome of a refund is unknown");
         }
         outcome
+    }
+
+    /// Whether a refund that was accepted still stands: it has not failed since, nor was it
+    /// cancelled (docs.stripe.com/api/refunds/retrieve).
+    ///
+    /// # Errors
+    ///
+    /// [`LookUpError`].
+    pub async fn refund_stands(&self, id: &str) -> Result<bool, LookUpError> {
+        check_id(id)?;
+        let request = self.get(&RetrieveRefund::new(id).build())?;
+        let refund: RefundObject = fetch(&request, LOOK_UP_BUDGET, "refund").await?;
+        Ok(!matches!(refund.status.as_deref(), Some("failed" | "canceled")))
     }
 }
 

@@ -19,6 +19,7 @@ use crate::api::{self, Answer};
 use crate::connection::{Cut, Severable};
 use crate::error::{ApiError, ApiResult};
 use crate::faults::{self, Crash, FaultKind};
+use crate::network;
 use crate::state::State;
 use crate::{Call, Config, idempotency};
 
@@ -56,7 +57,7 @@ pub(crate) async fn serve(
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     let stop = app.stop.clone();
-    let router = Router::new().fallback(respond).with_state(app);
+    let router = Router::new().merge(network::routes()).fallback(respond).with_state(app);
     let service = router.into_make_service_with_connect_info::<Cut>();
     let task = tokio::spawn(async move {
         let server = axum::serve(Severable(listener), service)

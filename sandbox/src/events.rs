@@ -17,7 +17,7 @@ pub(crate) struct Event {
     id: String,
     created: i64,
     /// Such as `payment_intent.succeeded`.
-    kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The object as it was just after.
     object: Value,
 }
@@ -36,6 +36,7 @@ impl Context<'_> {
     /// Notes what happened to `object`, as it is now.
     pub(crate) fn happened(&mut self, kind: &'static str, object: Value) {
         let id = self.state.ids.next("evt");
+        self.state.outbox.happened(&id);
         self.state.events.put(Event { id, created: self.now, kind, object });
     }
 }

@@ -44,9 +44,11 @@
 mod account;
 mod api;
 mod auth;
+mod builder;
 mod cards;
 mod clock;
 mod connection;
+mod control;
 mod customers;
 mod error;
 mod events;
@@ -56,21 +58,26 @@ mod form;
 mod idempotency;
 mod ids;
 mod intents;
+mod limits;
 mod lists;
 mod money;
 mod payment_intents;
 mod payment_methods;
+mod post;
 mod sandbox;
 mod search;
 mod server;
 mod setup_intents;
 mod state;
+mod webhooks;
 
 use std::time::Duration;
 
+pub use crate::builder::{Builder, StartError, StartErrorKind};
 pub use crate::clock::ManualClock;
 pub use crate::faults::{Fault, FaultKind, InvalidFault};
-pub use crate::sandbox::{Builder, Call, ChargeRecord, Sandbox, StartError, StartErrorKind};
+pub use crate::sandbox::{Call, ChargeRecord, EventRecord, Sandbox};
+pub use crate::webhooks::{Delivery, DeliveryRecord, InvalidWebhook};
 
 /// What a sandbox was told when it was built.
 #[derive(Clone)]

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail where they stand, as tests do")]
 
 mod auth;
+mod control;
 mod faults;
 mod generated_requests;
 mod idempotency;
+mod limits;
 mod lists;
 mod parameters;
 mod payment_intents;
@@ -15,3 +17,4 @@ mod setup_intents;
 mod strict_types;
 mod support;
 mod test_cards;
+mod webhooks;

@@ -66,9 +66,11 @@ mod account;
 mod api;
 mod auth;
 mod balance;
+mod builder;
 mod cards;
 mod clock;
 mod connection;
+mod control;
 mod customers;
 mod disputes;
 mod error;
@@ -80,24 +82,29 @@ mod fraud_warnings;
 mod idempotency;
 mod ids;
 mod intents;
+mod limits;
 mod lists;
 mod money;
 mod network;
 mod payment_intents;
 mod payment_methods;
+mod post;
 mod refunds;
 mod sandbox;
 mod search;
 mod server;
 mod setup_intents;
 mod state;
+mod webhooks;
 
 use std::time::Duration;
 
+pub use crate::builder::{Builder, StartError, StartErrorKind};
 pub use crate::clock::ManualClock;
 pub use crate::faults::{Fault, FaultKind, InvalidFault};
 pub use crate::network::{Impossible, RefundRecord};
-pub use crate::sandbox::{Builder, Call, ChargeRecord, Sandbox, StartError, StartErrorKind};
+pub use crate::sandbox::{Call, ChargeRecord, EventRecord, Sandbox};
+pub use crate::webhooks::{Delivery, DeliveryRecord, InvalidWebhook};
 
 /// What a sandbox was told when it was built.
 #[derive(Clone)]

@@ -59,16 +59,16 @@ const HELP: [(&str, &str); 15] = [
     ),
     (
         "POST /sandbox/disputes",
-        r#"disputes a charge: {"payment_intent":"pi_..","kind":"chargeback"}, or "inquiry""#,
+        "disputes the charge of a `payment_intent`; `kind` is \"chargeback\" or \"inquiry\"",
     ),
     (
         "POST /sandbox/disputes/{id}",
-        r#"ends a dispute: {"end":"won"}, "lost", "warning_closed" or "escalate""#,
+        "its `end` is \"won\", \"lost\", \"warning_closed\" or \"escalate\"",
     ),
     ("POST /sandbox/refunds/{id}/fail", "lets a refund fail later; /succeed ends a pending one"),
     (
         "POST /sandbox/early_fraud_warnings",
-        r#"a bank's warning of fraud: {"payment_intent":"pi_.."}"#,
+        "a bank warns that the charge of a `payment_intent` is a fraud",
     ),
 ];
 

@@ -38,4 +38,5 @@ mod refused;
 mod start_up;
 mod support;
 mod sweep;
+mod webhooks;
 mod workspace;

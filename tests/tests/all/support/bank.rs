@@ -93,6 +93,16 @@ impl Bank {
         tokenize(&reqwest::Client::new(), url, publishable_key, number, true).await
     }
 
+    /// What the merchant does at Stripe by hand.
+    pub(crate) async fn post(&self, path: &str, form: &str) -> serde_json::Value {
+        let request = self.http.post(format!("{}{path}", self.url()));
+        let request = request.bearer_auth(self.sandbox.secret_key());
+        let form = request
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.to_owned());
+        serde_json::from_str(&form.send().await.unwrap().text().await.unwrap()).unwrap()
+    }
+
     pub(crate) fn charges(&self) -> Vec<ChargeRecord> {
         self.sandbox.charges()
     }

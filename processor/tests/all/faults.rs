@@ -111,7 +111,7 @@ async fn an_answer_without_end_is_not_read() {
     is_repeated(Reply::Answer {
         status: 200,
         headers: vec![],
-        body: format!("{{\"x\":\"{}\"}}", "x".repeat(1024 * 1024)),
+        body: format!("{{\"x\":\"{}\"}}", "x".repeat(16 * 1024 * 1024)),
     })
     .await;
 }

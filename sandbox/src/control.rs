@@ -13,10 +13,10 @@ use axum::body::to_bytes;
 use axum::extract::{FromRequest, Path, Request, State as Shared};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::uri::Authority;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ const MAX_ADVANCE_SECONDS: u64 = 100 * 366 * 24 * 60 * 60;
 type Routes = Router<Arc<App>>;
 
 /// What each request is for, as `GET /sandbox` tells it.
-const HELP: [(&str, &str); 11] = [
+const HELP: [(&str, &str); 16] = [
     ("GET /sandbox", "this list"),
     ("GET /sandbox/faults", "the faults to come, and how many requests have met one"),
     (
@@ -54,6 +54,20 @@ const HELP: [(&str, &str); 11] = [
     ("GET /sandbox/deliveries", "the attempts to send events so far"),
     ("POST /sandbox/clock", r#"moves the clock forward: {"advance_seconds":86400}"#),
     (
+        "POST /sandbox/disputes",
+        r#"the cardholder charges back or inquires: {"payment_intent":"pi_...","kind":"chargeback"}"#,
+    ),
+    (
+        "POST /sandbox/disputes/{id}",
+        r#"how it ends (or "lost", "warning_closed", "escalate"): {"end":"won"}"#,
+    ),
+    ("POST /sandbox/refunds/{id}/succeed", "a pending refund reaches the card"),
+    ("POST /sandbox/refunds/{id}/fail", "a refund does not reach the card"),
+    (
+        "POST /sandbox/early_fraud_warnings",
+        r#"the issuer reports fraud: {"payment_intent":"pi_..."}"#,
+    ),
+    (
         "PUT /sandbox/rate_limit",
         r#"limits requests: {"per_endpoint_per_second":25,"per_account_per_second":100}; null for no limits"#,
     ),
@@ -61,31 +75,33 @@ const HELP: [(&str, &str); 11] = [
 
 pub(crate) fn routes() -> Routes {
     Router::new()
-        .route("/", get(help))
-        .route("/faults", get(faults).post(inject).delete(clear_faults))
-        .route("/calls", get(calls))
-        .route("/events", get(list_events))
-        .route("/events/{id}/deliver", post(deliver))
-        .route("/webhook", put(set_webhook))
-        .route("/deliveries", get(deliveries))
-        .route("/clock", post(advance))
-        .route("/rate_limit", put(set_rates))
+        .route("/sandbox", get(help))
+        .route("/sandbox/faults", get(faults).post(inject).delete(clear_faults))
+        .route("/sandbox/calls", get(calls))
+        .route("/sandbox/events", get(list_events))
+        .route("/sandbox/events/{id}/deliver", post(deliver))
+        .route("/sandbox/webhook", put(set_webhook))
+        .route("/sandbox/deliveries", get(deliveries))
+        .route("/sandbox/clock", post(advance))
+        .route("/sandbox/rate_limit", put(set_rates))
+        .route("/sandbox/{*unknown}", any(unknown))
+        .method_not_allowed_fallback(unknown)
+}
+
+async fn unknown(method: Method, uri: Uri) -> Refusal {
+    let message = format!("there is no {method} {}; GET /sandbox lists what there is", uri.path());
+    Refusal::new(StatusCode::NOT_FOUND, message)
 }
 
 /// Routes that only programs on this machine may use.
 pub(crate) fn guarded(routes: Routes) -> Routes {
-    routes
-        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "GET /sandbox lists what there is"))
-        .method_not_allowed_fallback(async || {
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "GET /sandbox lists what there is")
-        })
-        .layer(middleware::from_fn(only_local_programs))
+    routes.layer(middleware::from_fn(only_local_programs))
 }
 
 async fn only_local_programs(request: Request, next: Next) -> Response {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let host = host.and_then(|host| host.parse::<Authority>().ok());
-    if !host.is_some_and(|host| loopback(host.host()).is_some()) {
+    if host.is_none_or(|host| loopback(host.host()).is_none()) {
         let message = "the host must be localhost or a loopback address";
         return Refusal::new(StatusCode::FORBIDDEN, message).into_response();
     }
@@ -107,7 +123,7 @@ impl Refusal {
         Self { status, message: message.into() }
     }
 
-    pub(crate) fn invalid(message: impl ToString) -> Self {
+    pub(crate) fn invalid(message: &impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message.to_string())
     }
 }
@@ -140,7 +156,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
             let message = format!("a body has at most {MAX_BODY_BYTES} bytes");
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
         })?;
-        serde_json::from_slice(&body).map(Self).map_err(Refusal::invalid)
+        serde_json::from_slice(&body).map(Self).map_err(|error| Refusal::invalid(&error))
     }
 }
 
@@ -221,7 +237,7 @@ async fn set_webhook(Shared(app): Shared<Arc<App>>, Json(body): Json<WebhookBody
     let delivery = Delivery { duplicate, reorder, delay_millis, drop, manual };
     let webhook = url.map(|url| Webhook::new(&url, secrets, delivery)).transpose();
     let mut state = app.lock();
-    state.outbox.set(webhook.map_err(Refusal::invalid)?);
+    state.outbox.set(webhook.map_err(|error| Refusal::invalid(&error))?);
     let outbox = &state.outbox;
     Ok(Json(json!({
         "url": outbox.url(),
@@ -238,7 +254,7 @@ struct ClockBody {
 
 async fn advance(Shared(app): Shared<Arc<App>>, Json(body): Json<ClockBody>) -> Answer {
     if body.advance_seconds > MAX_ADVANCE_SECONDS {
-        return Err(Refusal::invalid("a clock moves by at most a hundred years at once"));
+        return Err(Refusal::invalid(&"a clock moves by at most a hundred years at once"));
     }
     app.config.clock.advance(Duration::from_secs(body.advance_seconds));
     Ok(Json(json!({ "now": app.config.clock.now() })))

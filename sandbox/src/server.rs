@@ -21,7 +21,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::faults::{self, Crash, FaultKind};
 use crate::limits::{self, Limit};
 use crate::state::State;
-use crate::{Call, Config, control, idempotency, webhooks};
+use crate::{Call, Config, control, idempotency, network, webhooks};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// How long a stalled answer does not come.
@@ -62,7 +62,7 @@ pub(crate) async fn serve(
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     let router = Router::new()
-        .nest("/sandbox", control::guarded(control::routes()))
+        .merge(control::guarded(control::routes().merge(network::routes())))
         .fallback(respond)
         .with_state(Arc::clone(&app));
     let service = router.into_make_service_with_connect_info::<Cut>();

@@ -136,7 +136,7 @@ async fn what_is_not_understood_changes_nothing_and_says_why() {
         (Method::POST, "/clock", r#"{"advance_seconds":1,"x":1}"#, 400, "unknown field `x`"),
         (Method::POST, "/clock", far, 400, "a hundred years"),
         (Method::POST, "/clock", &huge, 413, "65536 bytes"),
-        (Method::DELETE, "/clock", "", 405, "GET /sandbox lists"),
+        (Method::DELETE, "/clock", "", 404, "GET /sandbox lists"),
         (Method::GET, "/nothing", "", 404, "GET /sandbox lists"),
     ] {
         let answer = call(&api, method, path, body).await;
@@ -175,8 +175,11 @@ async fn every_request_that_the_help_names_is_there() {
         let (method, path) = request["request"].as_str().unwrap().split_once(' ').unwrap();
         let path = path.strip_prefix("/sandbox").unwrap();
         let answer = call(&api, method.parse().unwrap(), path, "").await;
-        let missing = answer.text.contains("GET /sandbox lists what there is");
-        assert!(!missing, "{method} {path}: {}", answer.text);
+        assert!(!answer.text.contains("GET /sandbox lists"), "{method} {path}: {}", answer.text);
+        if path.contains("{id}") || path.ends_with("disputes") || path.ends_with("warnings") {
+            assert_eq!(answer.status.as_u16() / 100, 4, "it wants an object that is there");
+            continue;
+        }
         if let Some((_, body)) = request["does"].as_str().unwrap().split_once(": ") {
             let body = body.split(';').next().unwrap();
             call(&api, method.parse().unwrap(), path, body).await.ok();

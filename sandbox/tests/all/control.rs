@@ -91,6 +91,8 @@ async fn the_clock_moves_forward_a_test_s_and_the_machine_s() {
     let api = Api::start().await;
     let moved = call(&api, Method::POST, "/clock", r#"{"advance_seconds":86400}"#).await.ok();
     assert_eq!((moved.at("now"), api.clock.now()), (json!(NOW + 86_400), NOW + 86_400));
+    api.sandbox.advance(std::time::Duration::from_secs(1));
+    assert_eq!((api.sandbox.now(), api.clock.now()), (NOW + 86_401, NOW + 86_401));
     let sandbox = Sandbox::builder().start("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let real = Api { sandbox, clock: api.clock.clone(), http: api.http.clone() };
     let before = real.sandbox.now();

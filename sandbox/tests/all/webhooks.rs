@@ -219,7 +219,7 @@ async fn a_delay_is_before_the_first_attempt() {
 #[tokio::test]
 async fn by_hand_any_event_is_sent_any_number_of_times() {
     let endpoint = Endpoint::start(&[]).await;
-    let api = with(&endpoint, Delivery { manual: true, drop: 100, ..Delivery::default() }).await;
+    let api = with(&endpoint, Delivery { manual: true, ..Delivery::default() }).await;
     api.pay("pm_card_visa", "").await.ok();
     endpoint.receive(0).await;
     let events = api.sandbox.events();

@@ -13,7 +13,7 @@ use axum::body::to_bytes;
 use axum::extract::{FromRequest, Path, Request, State as Shared};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::uri::Authority;
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
@@ -75,21 +75,21 @@ const HELP: [(&str, &str); 16] = [
 
 pub(crate) fn routes() -> Routes {
     Router::new()
-        .route("/sandbox", get(help))
-        .route("/sandbox/faults", get(faults).post(inject).delete(clear_faults))
-        .route("/sandbox/calls", get(calls))
-        .route("/sandbox/events", get(list_events))
-        .route("/sandbox/events/{id}/deliver", post(deliver))
-        .route("/sandbox/webhook", put(set_webhook))
-        .route("/sandbox/deliveries", get(deliveries))
-        .route("/sandbox/clock", post(advance))
-        .route("/sandbox/rate_limit", put(set_rates))
-        .route("/sandbox/{*unknown}", any(unknown))
+        .route("/", get(help))
+        .route("/faults", get(faults).post(inject).delete(clear_faults))
+        .route("/calls", get(calls))
+        .route("/events", get(list_events))
+        .route("/events/{id}/deliver", post(deliver))
+        .route("/webhook", put(set_webhook))
+        .route("/deliveries", get(deliveries))
+        .route("/clock", post(advance))
+        .route("/rate_limit", put(set_rates))
+        .route("/{*unknown}", any(unknown))
         .method_not_allowed_fallback(unknown)
 }
 
-async fn unknown(method: Method, uri: Uri) -> Refusal {
-    let message = format!("there is no {method} {}; GET /sandbox lists what there is", uri.path());
+async fn unknown() -> Refusal {
+    let message = "there is no such request; GET /sandbox lists what there is";
     Refusal::new(StatusCode::NOT_FOUND, message)
 }
 

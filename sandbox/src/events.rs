@@ -68,9 +68,16 @@ pub(crate) fn retrieve(id: &str, _: &mut Params) -> ApiResult<Job> {
 /// `GET /v1/events`
 pub(crate) fn list(_: &str, params: &mut Params) -> ApiResult<Job> {
     let kind = params.text("type")?;
+    let mut kinds = params.texts("types")?;
+    if kind.is_some() && !kinds.is_empty() {
+        let message = "You may only specify one of these parameters: type, types.";
+        return Err(ApiError::invalid(message).code("parameters_exclusive"));
+    }
+    kinds.extend(kind);
     let page = Page::read(params)?.read_created(params)?;
     Ok(Box::new(move |context| {
-        let wanted = |event: &Event| kind.as_deref().is_none_or(|kind| event.kind == kind);
+        let wanted =
+            |event: &Event| kinds.is_empty() || kinds.iter().any(|kind| event.kind == kind);
         page.list(&context.state.events, ("event", "/v1/events"), wanted, show)
     }))
 }

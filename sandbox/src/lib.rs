@@ -12,17 +12,20 @@
 //! [`Sandbox::dispute`] and [`Sandbox::fail_refund`], or by tests in other languages over HTTP:
 //!
 //! ```text
-//! POST /sandbox/disputes              {"payment_intent", "kind": "chargeback" or "inquiry", "amount"}
-//! POST /sandbox/disputes/{id}         {"end": "won", "lost", "warning_closed" or "escalate"}
+//! POST /sandbox/disputes              {"payment_intent": "pi_...", "kind": "inquiry"}
+//! POST /sandbox/disputes/{id}         {"end": "won"}
 //! POST /sandbox/refunds/{id}/succeed
 //! POST /sandbox/refunds/{id}/fail
-//! POST /sandbox/early_fraud_warnings  {"payment_intent"}
+//! POST /sandbox/early_fraud_warnings  {"payment_intent": "pi_..."}
 //! ```
 //!
-//! Each answers with Stripe's object as it is then, or with an error in Stripe's form. Test cards
-//! that promise a dispute, an inquiry or a fraud warning keep their promise in the same call; the
-//! refunds of `pm_card_refundFail` fail in the same call, those of `pm_card_pendingRefund` wait to
-//! be settled.
+//! `kind` is `chargeback` (the default) or `inquiry`; with an `amount` it is about a part of the
+//! payment. `end` is `won`, `lost`, `warning_closed` or `escalate`. Each answers with Stripe's
+//! object as it is then, or with an error in Stripe's form.
+//!
+//! Test cards that promise a dispute, an inquiry or a fraud warning keep their promise in the same
+//! call. So do the refunds of `pm_card_refundFail`: they succeed, and have failed when they are
+//! read again. Those of `pm_card_pendingRefund` stay pending until they are settled.
 //!
 //! What goes wrong between a client and Stripe is a [`Fault`]; how events reach a webhook endpoint
 //! is a [`Delivery`]; [`Builder::rate_limit`] limits requests. `GET /sandbox` lists the requests that

@@ -62,7 +62,7 @@ pub(crate) async fn serve(
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     let router = Router::new()
-        .merge(control::guarded(control::routes().merge(network::routes())))
+        .nest("/sandbox", control::guarded(control::routes().merge(network::routes())))
         .fallback(respond)
         .with_state(Arc::clone(&app));
     let service = router.into_make_service_with_connect_info::<Cut>();

@@ -116,6 +116,7 @@ async fn a_server_error_replaces_no_answer_that_comes_without_running() {
     replays(&api).await;
     let unknown = api.post(PAY, &format!("{PAYMENT}&nonsense=1")).await;
     unknown.is_invalid("parameter_unknown", "nonsense");
+    assert_eq!(api.sandbox.faults_hit(), 2);
 }
 
 #[tokio::test]

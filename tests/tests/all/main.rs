@@ -13,6 +13,7 @@ mod credentials;
 mod credit;
 mod drain;
 mod dropped;
+mod fault_matrix;
 mod first_requests;
 mod histories;
 mod hostile;

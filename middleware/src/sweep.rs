@@ -176,4 +176,15 @@ impl crate::Payments {
         self.shared.renew().await;
         self.shared.expire().await;
     }
+
+    /// Reads Stripe's list of events, as is done every ten minutes or so.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be read.
+    pub async fn catch_up(&self) {
+        let now = self.shared.clock.now().seconds();
+        let caught_up = self.shared.catch_up(now - LOOK_BACK_SECONDS).await;
+        assert!(caught_up.is_ok(), "{caught_up:?}");
+    }
 }

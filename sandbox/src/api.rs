@@ -11,6 +11,7 @@ use crate::expand::Expand;
 use crate::faults::{self, Crash};
 use crate::form::{Form, Params};
 use crate::idempotency::{self, Keyed, Saved};
+use crate::limits::Limit;
 use crate::payment_intents::charges;
 use crate::state::State;
 use crate::{
@@ -39,6 +40,8 @@ pub(crate) struct Answer {
     pub(crate) original_request: Option<String>,
     /// The idempotency key that stays in use until this answer has left.
     pub(crate) holds_key: Option<String>,
+    /// The rate limit that the request met.
+    pub(crate) limit: Option<Limit>,
 }
 
 /// A route: how its parameters become a job.
@@ -165,7 +168,7 @@ pub(crate) fn answer(
 pub(crate) fn refuse(error: ApiError, request_id: String) -> Answer {
     let (status, body) = error.into_parts();
     let body = body.to_string().into();
-    Answer { status, body, request_id, original_request: None, holds_key: None }
+    Answer { status, body, request_id, original_request: None, holds_key: None, limit: None }
 }
 
 /// Errors from here were found before the request ran: they are never saved.
@@ -214,6 +217,7 @@ fn handle(
         request_id: saved.request_id,
         original_request: None,
         holds_key,
+        limit: None,
     })
 }
 
@@ -236,6 +240,7 @@ fn replay(saved: Saved, request_id: &str) -> Answer {
         request_id: request_id.to_owned(),
         original_request: Some(saved.request_id),
         holds_key: None,
+        limit: None,
     }
 }
 

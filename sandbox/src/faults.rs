@@ -145,6 +145,10 @@ impl Faults {
         self.waiting.clear();
     }
 
+    pub(crate) fn waiting(&self) -> &[Fault] {
+        &self.waiting
+    }
+
     pub(crate) fn hit(&self) -> usize {
         self.hit
     }
@@ -178,16 +182,6 @@ pub(crate) enum Crash {
 /// What a client hears of a [`Crash`].
 pub(crate) fn crashed() -> ApiError {
     ApiError::server("An unknown error occurred. (The sandbox was told to fail here.)")
-}
-
-/// What a client hears that is not let in.
-pub(crate) fn rate_limited() -> ApiError {
-    ApiError::invalid(
-        "Request rate limit exceeded. You can learn more about rate limits here \
-         https://stripe.com/docs/rate-limits.",
-    )
-    .code("rate_limit")
-    .status(StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// What a client hears whose key has been rolled.

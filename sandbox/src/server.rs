@@ -19,9 +19,10 @@ use crate::api::{self, Answer};
 use crate::connection::{Cut, Severable};
 use crate::error::{ApiError, ApiResult};
 use crate::faults::{self, Crash, FaultKind};
+use crate::limits::{self, Limit};
 use crate::network;
 use crate::state::State;
-use crate::{Call, Config, idempotency};
+use crate::{Call, Config, control, idempotency, webhooks};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// How long a stalled answer does not come.
@@ -42,6 +43,11 @@ impl App {
         Self { config, state: Mutex::new(State::new(seed)), stop }
     }
 
+    /// Waits until the sandbox is told to stop.
+    pub(crate) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// A panic while the lock was held is a bug of the sandbox; the next test should still see
     /// its own failure and not that of the lock.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -56,13 +62,16 @@ pub(crate) async fn serve(
 ) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    let stop = app.stop.clone();
-    let router = Router::new().merge(network::routes()).fallback(respond).with_state(app);
+    let router = Router::new()
+        .nest("/sandbox", control::guarded(control::routes().merge(network::routes())))
+        .fallback(respond)
+        .with_state(Arc::clone(&app));
     let service = router.into_make_service_with_connect_info::<Cut>();
     let task = tokio::spawn(async move {
-        let server = axum::serve(Severable(listener), service)
-            .with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(error) = server.await {
+        let stop = app.stop.clone().cancelled_owned();
+        let server = axum::serve(Severable(listener), service).with_graceful_shutdown(stop);
+        let (served, ()) = tokio::join!(server.into_future(), webhooks::work(app));
+        if let Err(error) = served {
             tracing::error!(%error, "the sandbox stopped serving");
         }
     });
@@ -126,8 +135,19 @@ async fn respond(
     });
     let reply = {
         let mut state = app.lock();
-        let fault = state.faults.strike(parts.method.as_str(), parts.uri.path());
-        let reply = execute(&mut state, &app.config, &parts, body, fault);
+        let (method, path) = (parts.method.as_str(), parts.uri.path());
+        let admitted = state.limiter.admit(method, path, app.config.clock.now());
+        let reply = match admitted {
+            Ok(()) => {
+                let fault = state.faults.strike(method, path);
+                execute(&mut state, &app.config, &parts, body, fault)
+            }
+            Err(limit) => Reply {
+                outcome: rate_limited(&mut state, limit),
+                holds_key: None,
+                wait: app.config.latency,
+            },
+        };
         state.record(Call {
             method: parts.method.to_string(),
             path: parts.uri.path().to_owned(),
@@ -149,24 +169,22 @@ fn execute(
     fault: Option<FaultKind>,
 ) -> Reply {
     let nothing_ran = |outcome| Reply { outcome, holds_key: None, wait: config.latency };
-    let mut crash = None;
-    let refusal = match fault {
+    let crash = match fault {
         Some(FaultKind::ResetBefore) => return nothing_ran(Outcome::Reset),
         Some(FaultKind::BadGateway { ran: false }) => return nothing_ran(Outcome::BadGateway),
         Some(FaultKind::Stall { ran: false }) => return nothing_ran(Outcome::Silence),
-        Some(FaultKind::RateLimited) => Some(faults::rate_limited()),
-        Some(FaultKind::Unauthorized) => Some(faults::key_expired()),
-        Some(FaultKind::Conflict) => Some(idempotency::in_use_by(&parts.headers)),
-        Some(FaultKind::ServerError { ran }) => {
-            crash = Some(if ran { Crash::AfterEffect } else { Crash::BeforeEffect });
-            None
+        Some(FaultKind::RateLimited) => return nothing_ran(rate_limited(state, Limit::Account)),
+        Some(FaultKind::Unauthorized) => {
+            return nothing_ran(refused(state, faults::key_expired()));
         }
+        Some(FaultKind::Conflict) => {
+            return nothing_ran(refused(state, idempotency::in_use_by(&parts.headers)));
+        }
+        Some(FaultKind::ServerError { ran: false }) => Some(Crash::BeforeEffect),
+        Some(FaultKind::ServerError { ran: true }) => Some(Crash::AfterEffect),
         _ => None,
     };
-    let answer = match refusal {
-        Some(error) => api::refuse(error, state.ids.next("req")),
-        None => api::answer(state, config, parts, body, crash),
-    };
+    let answer = api::answer(state, config, parts, body, crash);
     let holds_key = answer.holds_key.clone();
     let mut wait = config.latency;
     let outcome = match fault {
@@ -181,6 +199,15 @@ fn execute(
         _ => Outcome::Whole(answer),
     };
     Reply { outcome, holds_key, wait }
+}
+
+fn refused(state: &mut State, error: ApiError) -> Outcome {
+    Outcome::Whole(api::refuse(error, state.ids.next("req")))
+}
+
+fn rate_limited(state: &mut State, limit: Limit) -> Outcome {
+    let answer = api::refuse(limits::refusal(), state.ids.next("req"));
+    Outcome::Whole(Answer { limit: Some(limit), ..answer })
 }
 
 /// Sends what the client is to see.
@@ -201,7 +228,7 @@ async fn deliver(app: &Arc<App>, parts: &Parts, reply: Reply, connection: &Cut) 
         Outcome::Silence => {
             tokio::select! {
                 () = tokio::time::sleep(STALL) => {}
-                () = app.stop.cancelled() => {}
+                () = app.stopped() => {}
             }
             connection.reset()
         }
@@ -222,6 +249,10 @@ fn into_response(parts: &Parts, answer: Answer) -> Response {
     if let Some(original) = &answer.original_request {
         put("original-request", original);
         put("idempotent-replayed", "true");
+    }
+    if let Some(limit) = answer.limit {
+        put("stripe-rate-limited-reason", limit.reason());
+        put("stripe-should-retry", "true");
     }
     let version = HeaderValue::from_static(DEFAULT_VERSION);
     let version = parts.headers.get("stripe-version").cloned().unwrap_or(version);

@@ -5,6 +5,7 @@
 mod admin;
 mod backup;
 mod ledger;
+mod money;
 mod server;
 
 use std::process::{Command, Output, Stdio};

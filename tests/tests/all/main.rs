@@ -26,6 +26,7 @@ mod outages;
 mod outcomes;
 mod paths;
 mod pending;
+mod reconciled;
 mod redis_failover;
 mod redis_faults;
 mod redis_load;

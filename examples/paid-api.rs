@@ -70,7 +70,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let stopped = stopped(signal(SignalKind::terminate())?);
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app(&payments)).with_graceful_shutdown(stopped).await?;
+    // With the address of each client, which limits how often it tries cards.
+    let app = app(&payments).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, app).with_graceful_shutdown(stopped).await?;
 
     payments.close().await?; // finishes open top-ups
     if let Some(sandbox) = sandbox {

@@ -12,10 +12,11 @@
 //! - [`Payer`]: who paid, for handlers
 //! - [`AccountService`]: a payer's balance, statement and credentials, by credential
 //! - [`AdminService`]: what the operator asks and changes, by token
+//! - [`Admission`] and [`ClientIp`]: how often cards may be tried, and by whom
 //!
 //! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit; `keyed.rs`
 //! knows requests by their `Idempotency-Key`, `meter.rs` counts what a metered one costs, and
-//! `sweep.rs` does what is due; `endpoint.rs` is what account and admin routes share.
+//! `sweep.rs` does what is due; `admission/` keeps who tests stolen cards from Stripe; `endpoint.rs` is what account and admin routes share.
 //!
 //! # Example
 //!
@@ -42,6 +43,7 @@
 
 mod account;
 mod admin;
+mod admission;
 mod answer;
 mod endpoint;
 mod keyed;
@@ -64,6 +66,7 @@ mod who;
 
 pub use account::AccountService;
 pub use admin::{AdminService, Peer, TokenError};
+pub use admission::{Admission, ClientIp};
 pub use farebox_ledger::StoreError;
 #[cfg(feature = "test-util")]
 pub use farebox_ledger::clock::{Clock, ManualClock, Timestamp};

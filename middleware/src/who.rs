@@ -8,7 +8,9 @@ use farebox_processor::{LookUpError, Verification};
 use farebox_protocol::{ErrorCode, PayerId, PaymentMethodId};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
+use crate::admission::Asker;
 use crate::payments::Shared;
+use crate::refusal::Refusal;
 
 /// A card, known by the book that is named after it.
 #[derive(Clone, Debug)]
@@ -23,7 +25,7 @@ const LOOK_UPS_MAX: usize = 32;
 /// How long a request waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
-type Found = Arc<OnceCell<Result<Card, ErrorCode>>>;
+type Found = Arc<OnceCell<Result<Card, Refusal>>>;
 
 /// Look-ups in flight. Requests that bring the same PaymentMethod share one.
 #[derive(Debug)]
@@ -67,12 +69,17 @@ impl LookUps {
 
 impl Shared {
     /// The card behind a PaymentMethod.
-    pub(crate) async fn card(&self, method: &PaymentMethodId) -> Result<Card, ErrorCode> {
+    pub(crate) async fn card(
+        &self,
+        method: &PaymentMethodId,
+        asker: Asker,
+    ) -> Result<Card, Refusal> {
         let joined = self.look_ups.join(method);
-        joined.found.get_or_init(|| self.look_up(method)).await.clone()
+        joined.found.get_or_init(|| self.look_up(method, asker)).await.clone()
     }
 
-    async fn look_up(&self, method: &PaymentMethodId) -> Result<Card, ErrorCode> {
+    async fn look_up(&self, method: &PaymentMethodId, asker: Asker) -> Result<Card, Refusal> {
+        self.gate.look_up(asker).await?;
         let _turn = self.look_ups.turn().await?;
         let found = self.stripe.payment_method(method).await.map_err(refusal_of)?;
         Ok(Card { book: self.identity.payer(&found.fingerprint), method: found.id })
@@ -82,15 +89,17 @@ impl Shared {
     pub(crate) async fn verify(
         &self,
         payer: PayerId,
-        method: &PaymentMethodId,
-    ) -> Result<Verification, ErrorCode> {
-        let customer = self.customer(payer, None).await?;
+        card: &Card,
+        asker: Asker,
+    ) -> Result<Verification, Refusal> {
+        self.admit_verification(asker, card.book, payer).await?;
+        let customer = self.customer(payer, None, asker).await?;
         let _turn = self.look_ups.turn().await?;
-        match self.stripe.verify(method, &customer).await {
+        match self.stripe.verify(&card.method, &customer).await {
             Ok(verification) => Ok(verification),
             // The charge itself is the proof, and makes the customer anew if need be.
             Err(LookUpError::Refused | LookUpError::NotFound) => Ok(Verification::Unproven),
-            Err(error) => Err(refusal_of(error)),
+            Err(error) => Err(refusal_of(error).into()),
         }
     }
 }

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{MethodRouter, get, post};
-use farebox_middleware::{Payments, Stripe, usd};
+use farebox_middleware::{Admission, Payments, Stripe, usd};
 use farebox_protocol::Payment;
 use http::Method;
 use tempfile::TempDir;
@@ -56,6 +56,7 @@ impl Provider {
             Books::Embedded => format!("embedded:{}", folder.path().join("books.redb").display()),
         };
         let payments = Payments::builder(stripe).ledger(&ledger).secret(secret);
+        let payments = payments.admission(Admission::unlimited());
         Provider::of(payments.open().await.unwrap(), folder).await
     }
 

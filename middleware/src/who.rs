@@ -6,7 +6,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use farebox_processor::{LookUpError, Verification};
 use farebox_protocol::{ErrorCode, PayerId, PaymentMethodId};
-use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, OnceCell, Semaphore, SemaphorePermit};
 
 use crate::admission::Asker;
 use crate::payments::Shared;
@@ -20,8 +20,9 @@ pub(crate) struct Card {
     pub(crate) method: PaymentMethodId,
 }
 
-/// The most look-ups at Stripe at one time, for all requests of this process.
+/// The most look-ups at Stripe at one time, for all requests of this process, and for strangers'.
 const LOOK_UPS_MAX: usize = 32;
+const STRANGERS_MAX: usize = 16;
 /// How long a request waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -32,11 +33,16 @@ type Found = Arc<OnceCell<Result<Card, Refusal>>>;
 pub(crate) struct LookUps {
     in_flight: DashMap<PaymentMethodId, Found>,
     turns: Semaphore,
+    strangers: Semaphore,
 }
+
+/// Held while Stripe is asked. A stranger holds one of theirs, too.
+type Turn<'a> = (Option<SemaphorePermit<'a>>, SemaphorePermit<'a>);
 
 impl Default for LookUps {
     fn default() -> Self {
-        LookUps { in_flight: DashMap::new(), turns: Semaphore::new(LOOK_UPS_MAX) }
+        let (turns, strangers) = (Semaphore::new(LOOK_UPS_MAX), Semaphore::new(STRANGERS_MAX));
+        LookUps { in_flight: DashMap::new(), turns, strangers }
     }
 }
 
@@ -61,8 +67,15 @@ impl LookUps {
         Joined { look_ups: self, method, found }
     }
 
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, ErrorCode> {
-        let turn = tokio::time::timeout(TURN_WITHIN, self.turns.acquire()).await;
+    async fn turn(&self, asker: Asker) -> Result<Turn<'_>, ErrorCode> {
+        let turn = async {
+            let theirs = match asker {
+                Asker::Payer(_) => None,
+                Asker::Stranger(_) => Some(self.strangers.acquire().await?),
+            };
+            Ok::<_, AcquireError>((theirs, self.turns.acquire().await?))
+        };
+        let turn = tokio::time::timeout(TURN_WITHIN, turn).await;
         turn.ok().and_then(Result::ok).ok_or(ErrorCode::RateLimited)
     }
 }
@@ -80,7 +93,7 @@ impl Shared {
 
     async fn look_up(&self, method: &PaymentMethodId, asker: Asker) -> Result<Card, Refusal> {
         self.gate.look_up(asker).await?;
-        let _turn = self.look_ups.turn().await?;
+        let _turn = self.look_ups.turn(asker).await?;
         let found = self.stripe.payment_method(method).await.map_err(refusal_of)?;
         Ok(Card { book: self.identity.payer(&found.fingerprint), method: found.id })
     }
@@ -94,7 +107,7 @@ impl Shared {
     ) -> Result<Verification, Refusal> {
         self.admit_verification(asker, card.book, payer).await?;
         let customer = self.customer(payer, None, asker).await?;
-        let _turn = self.look_ups.turn().await?;
+        let _turn = self.look_ups.turn(asker).await?;
         match self.stripe.verify(&card.method, &customer).await {
             Ok(verification) => Ok(verification),
             // The charge itself is the proof, and makes the customer anew if need be.

@@ -143,6 +143,10 @@ impl Shared {
 
     /// Admits a charge. How it ended must be reported.
     pub(crate) async fn admit_charge(&self, ask: &Ask) -> Result<(), Refusal> {
+        // This one is among them.
+        if !ask.asker.is_known() && self.drivers.len() > self.gate.limits.charges_open_max {
+            return Err(Refusal::later(STRANGER_LATER));
+        }
         self.gate.use_card(ask.asker, ask.card.book, ask.payer).await?;
         self.gate.turn(Endpoint::PaymentIntents, ask.asker).await?;
         let admitted = self.within_the_day(ask).await;

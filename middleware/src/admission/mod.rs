@@ -59,7 +59,7 @@ pub struct Admission {
     /// How many clients are told apart at one time; each takes about 50 bytes. Default: 100,000.
     pub clients_max: usize,
     /// How many verifications and charges of one card an hour has. Counted in the ledger's Redis
-    /// if it has one, as are all of the following but the last. Default: 30.
+    /// if it has one, as are all of the following but the last two. Default: 30.
     pub card_per_hour: u32,
     /// After how many declines in 24 hours a card is not tried, nor any card beside the
     /// credential of one payer. Default: 5.
@@ -73,6 +73,9 @@ pub struct Admission {
     /// How many strangers are tried in a minute while they must wait: what comes of them, and
     /// time, ends it. Default: 3.
     pub breaker_probes_per_minute: u32,
+    /// How many charges may be under way in this process before strangers must wait: while Stripe
+    /// does not answer, they only become more. Default: 200.
+    pub charges_open_max: usize,
     /// How often in a second this process asks each endpoint of Stripe for requests; strangers
     /// get half of it at most. Stripe refuses above 25 for all processes of an account together.
     /// Default: 20.
@@ -93,6 +96,7 @@ impl Default for Admission {
             breaker_charges_min: 20,
             breaker_declines_percent: 50,
             breaker_probes_per_minute: 3,
+            charges_open_max: 200,
             stripe_per_second: 20,
         }
     }
@@ -111,6 +115,7 @@ impl Admission {
             card_per_hour: u32::MAX,
             card_declines_per_day: u32::MAX,
             breaker_declines_percent: 100,
+            charges_open_max: usize::MAX,
             stripe_per_second: u32::MAX,
             ..Admission::default()
         }
@@ -194,5 +199,21 @@ impl Gate {
             Asker::Stranger(address) => self.strangers.attempt(address, now),
         };
         counted.map_err(Refusal::later)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_the_defaults() {
+        let text = include_str!("../../../docs/abuse.md");
+        let debug = format!("{:?}", Admission::default());
+        let fields = debug.trim_start_matches("Admission { ").trim_end_matches(" }").split(", ");
+        for field in fields {
+            let (name, value) = field.split_once(": ").unwrap();
+            assert!(text.contains(&format!("| `{name}` | {value} |")), "{name} is {value}");
+        }
     }
 }

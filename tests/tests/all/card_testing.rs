@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::redis_load::cluster_url;
 use crate::support::{
-    Answer, Bank, Cluster, Persistence, Provider, Redis, Setup, by_card, by_credential, card,
-    dead_card, number, whole_machine,
+    Answer, Bank, Cluster, Fault, Gate, Persistence, Provider, Redis, Setup, by_card,
+    by_credential, card, dead_card, eventually, number, whole_machine,
 };
 
 /// A provider behind one proxy.
@@ -276,6 +276,67 @@ async fn without_counters_strangers_wait_and_known_payers_go_on() {
     let known = Payment { client_id: first.credential().parse().ok(), ..by_card(&method) };
     assert!(provider.from("10.1.1.1", "/api/big", &known).await.is_served());
     assert!(provider.joke_from("10.1.1.1", &by_credential(&first.credential())).await.is_served());
+}
+
+#[tokio::test]
+async fn when_the_dead_cards_are_over_newcomers_are_served() {
+    let (bank, clock) = (Bank::open().await, ManualClock::default());
+    let minute = |n: i64| clock.set(Timestamp::from_millis(1_790_000_000_000 + n * 60_000));
+    minute(0);
+    let limits = Admission { client_burst: 100, ..Admission::default() };
+    let provider = provider(&bank, "memory:", limits, |set| set.clock(Arc::new(clock.clone())));
+    let provider = provider.await;
+    let code = async |number: String| {
+        let payment = by_card(&bank.method(&number).await);
+        provider.joke_from("10.1.1.1", &payment).await.code()
+    };
+    for n in 0..20 {
+        assert_eq!(code(dead_card(n)).await, Some(CardDeclined), "{n}");
+    }
+    // A few are tried, and then nobody is.
+    let tried = [code(card(1)).await, code(dead_card(21)).await, code(card(2)).await];
+    assert_eq!(tried, [None, Some(CardDeclined), None]);
+    assert_eq!(
+        (code(card(3)).await, code(dead_card(22)).await),
+        (Some(RateLimited), Some(RateLimited))
+    );
+    minute(2);
+    assert_eq!(code(card(4)).await, None, "a few more");
+    minute(12);
+    for n in 10..20 {
+        assert_eq!(code(card(n)).await, None, "{n}");
+    }
+}
+
+#[tokio::test]
+async fn while_stripe_is_silent_strangers_wait_and_known_payers_are_driven() {
+    let bank = Bank::open().await;
+    let gate = Gate::open(&bank).await;
+    let limits = Admission { charges_open_max: 3, ..Admission::default() };
+    let builder = Payments::builder(bank.stripe_at(&gate.url)).ledger("memory:").secret(&[7; 32]);
+    let payments = builder.admission(limits).open().await.unwrap();
+    let provider = Arc::new(Provider::of(payments, tempfile::tempdir().unwrap()).await);
+    let method = bank.method(&card(1)).await;
+    let first = provider.joke(&by_card(&method)).await;
+    let known = Payment { client_id: first.credential().parse().ok(), ..by_card(&method) };
+    gate.set(Fault::HoldAnswer);
+    let mut held = Vec::new();
+    for n in 2..5 {
+        let (provider, payment) = (provider.clone(), by_card(&bank.method(&card(n)).await));
+        held.push(tokio::spawn(async move { provider.joke(&payment).await }));
+    }
+    let under_way = async || gate.charge_keys().len();
+    eventually(Duration::from_secs(5), under_way, |count| *count == 4).await;
+    let stranger = provider.joke(&by_card(&bank.method(&card(9)).await)).await;
+    assert_eq!((stranger.status, stranger.code()), (429, Some(RateLimited)), "{stranger:?}");
+    let report = provider.clone();
+    held.push(tokio::spawn(async move { report.get("/api/big", &known).await }));
+    eventually(Duration::from_secs(5), under_way, |count| *count == 5).await;
+    gate.set(Fault::None);
+    for answer in join_all(held).await {
+        assert!(answer.as_ref().unwrap().is_served(), "{answer:?}");
+    }
+    assert!(provider.joke(&by_card(&bank.method(&card(9)).await)).await.is_served());
 }
 
 const ADDRESSES: usize = 200;

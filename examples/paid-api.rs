@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use farebox_middleware::{Payer, Payments, Stripe, usd};
+use farebox_middleware::{Admission, Payer, Payments, Stripe, usd};
 use farebox_sandbox::Sandbox;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -60,6 +60,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut payments = Payments::builder(stripe).ledger(&ledger);
     if let Some(bound) = optional("FAREBOX_SETTLE_WITHIN_MS") {
         payments = payments.settle_within(Duration::from_millis(bound.parse()?));
+    }
+    if optional("FAREBOX_ADMISSION").as_deref() == Some("unlimited") {
+        payments = payments.admission(Admission::unlimited());
     }
     let payments = payments.open().await?;
     if let Some(token) = optional("FAREBOX_ADMIN_TOKEN") {

@@ -52,8 +52,8 @@ fn peer(parts: &Parts) -> Option<IpAddr> {
 /// Several headers are one list, in their order.
 fn forwarded(parts: &Parts, hops: u8) -> Option<IpAddr> {
     let headers = parts.headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let entries = headers.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
-    let entry = entries.skip(usize::from(hops) - 1).next()?;
+    let mut entries = headers.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+    let entry = entries.nth(usize::from(hops) - 1)?;
     let text = std::str::from_utf8(entry).ok()?.trim_matches([' ', '\t']);
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());

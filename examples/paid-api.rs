@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use farebox_middleware::{Payer, Payments, Stripe, usd};
+use farebox_middleware::{Admission, Payer, Payments, Stripe, usd};
 use farebox_sandbox::Sandbox;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -61,6 +61,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(bound) = optional("FAREBOX_SETTLE_WITHIN_MS") {
         payments = payments.settle_within(Duration::from_millis(bound.parse()?));
     }
+    if optional("FAREBOX_ADMISSION").as_deref() == Some("unlimited") {
+        payments = payments.admission(Admission::unlimited());
+    }
     let payments = payments.open().await?;
     if let Some(token) = optional("FAREBOX_ADMIN_TOKEN") {
         serve_admin(&payments, &token).await?;
@@ -70,7 +73,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let stopped = stopped(signal(SignalKind::terminate())?);
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app(&payments)).with_graceful_shutdown(stopped).await?;
+    // With the address of each client, which limits how often it tries cards.
+    let app = app(&payments).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, app).with_graceful_shutdown(stopped).await?;
 
     payments.close().await?; // finishes open top-ups
     if let Some(sandbox) = sandbox {

@@ -64,7 +64,7 @@ build() { # build: what the judges talk to
 line() { # line LOG PREFIX
     local found
     for _ in $(seq 200); do
-        found=$(sed -n "s|^[ =]*\(export \)\?$2||p" "$1")
+        found=$(sed -n "s|^ *\(export \)\?$2||p" "$1")
         if [ -n "$found" ]; then printf '%s' "$found"; return; fi
         sleep 0.1
     done

@@ -75,6 +75,7 @@ line() { # line LOG PREFIX
 start() { # start NAME COMMAND...
     local name=$1
     shift
+    : >"$work/$name.out"
     "$@" >"$work/$name.out" 2>"$work/$name.err" &
     started+=($!)
 }

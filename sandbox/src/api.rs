@@ -12,7 +12,10 @@ use crate::form::{Form, Params};
 use crate::idempotency::{self, Keyed, Saved};
 use crate::payment_intents::charges;
 use crate::state::State;
-use crate::{Config, account, customers, events, payment_intents, payment_methods, setup_intents};
+use crate::{
+    Config, account, balance, customers, disputes, events, fraud_warnings, payment_intents,
+    payment_methods, refunds, setup_intents,
+};
 
 /// What a request that passed its checks does. Whatever it answers is saved under its key.
 pub(crate) type Job = Box<dyn FnOnce(&mut Context<'_>) -> ApiResult<Value>>;
@@ -69,6 +72,11 @@ const CARD: &str = "payment_method";
 const CUSTOMER: &str = "customer";
 const PAYMENT: &str = "payment_intent";
 const SETUP: &str = "setup_intent";
+const CHARGE: &str = "charge";
+const REFUND: &str = "refund";
+const DISPUTE: &str = "dispute";
+const WARNING: &str = "radar.early_fraud_warning";
+const BALANCE: &str = "balance_transaction";
 
 fn route(method: &Method, path: &str) -> Option<Endpoint> {
     let path: Vec<&str> = path.strip_prefix("/v1/")?.split('/').collect();
@@ -107,7 +115,31 @@ fn route(method: &Method, path: &str) -> Option<Endpoint> {
         ("POST", ["payment_intents", id, "cancel"]) => {
             Endpoint::one(PAYMENT, id, payment_intents::cancel)
         }
-        ("GET", ["charges", id]) => Endpoint::one("charge", id, charges::retrieve),
+        ("POST", ["payment_intents", id, "capture"]) => {
+            Endpoint::one(PAYMENT, id, payment_intents::capture)
+        }
+        _ => return route_after_payment(method, &path),
+    })
+}
+
+/// What becomes of payments, and what the account is told.
+fn route_after_payment(method: &Method, path: &[&str]) -> Option<Endpoint> {
+    Some(match (method.as_str(), path) {
+        ("GET", ["charges"]) => Endpoint::list(CHARGE, "", charges::list),
+        ("GET", ["charges", id]) => Endpoint::one(CHARGE, id, charges::retrieve),
+        ("POST", ["refunds"]) => Endpoint::one(REFUND, "", refunds::create),
+        ("GET", ["refunds"]) => Endpoint::list(REFUND, "", refunds::list),
+        ("GET", ["refunds", id]) => Endpoint::one(REFUND, id, refunds::retrieve),
+        ("GET", ["disputes"]) => Endpoint::list(DISPUTE, "", disputes::list),
+        ("GET", ["disputes", id]) => Endpoint::one(DISPUTE, id, disputes::retrieve),
+        ("GET", ["radar", "early_fraud_warnings"]) => {
+            Endpoint::list(WARNING, "", fraud_warnings::list)
+        }
+        ("GET", ["radar", "early_fraud_warnings", id]) => {
+            Endpoint::one(WARNING, id, fraud_warnings::retrieve)
+        }
+        ("GET", ["balance_transactions"]) => Endpoint::list(BALANCE, "", balance::list),
+        ("GET", ["balance_transactions", id]) => Endpoint::one(BALANCE, id, balance::retrieve),
         ("GET", ["events"]) => Endpoint::list("event", "", events::list),
         ("GET", ["events", id]) => Endpoint::one("event", id, events::retrieve),
         ("GET", ["account"]) => Endpoint::one("account", "", account::retrieve),

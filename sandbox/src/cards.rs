@@ -1,7 +1,7 @@
 //! Card numbers, and what Stripe's test cards do.
 //!
 //! Source: Stripe's page "Testing" (cards by brand, declined payments, fraud prevention, invalid
-//! data, 3D Secure). Card numbers that are not on it are refused as Stripe refuses them in test
+//! data, disputes, refunds, 3D Secure). Card numbers that are not on it are refused as Stripe refuses them in test
 //! mode, with one exception: every number beginning 424242 that passes the check digit succeeds,
 //! so that a test can have as many payers as it likes.
 
@@ -21,6 +21,8 @@ pub(crate) struct Decline {
 pub(crate) enum Behaviour {
     /// Every charge succeeds.
     Succeeds,
+    /// Every charge succeeds, and something follows.
+    SucceedsThen(Later),
     /// Charges succeed, but a security code that was given does not match.
     FailsCvc,
     /// Can neither be charged nor saved.
@@ -31,6 +33,21 @@ pub(crate) enum Behaviour {
     Authenticates,
     /// Set up earlier: only payments with the cardholder present need authentication.
     AuthenticatesOnSession,
+}
+
+/// What follows a charge that succeeded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Later {
+    /// The cardholder disputes it, for this of Stripe's reasons.
+    Dispute(&'static str),
+    /// The issuer asks about it.
+    Inquiry,
+    /// The issuer reports it as fraud.
+    FraudWarning,
+    /// Its refunds are pending until the network settles them.
+    RefundsPend,
+    /// Its refunds succeed, and then fail.
+    RefundsFail,
 }
 
 /// What a card is used for.
@@ -142,6 +159,12 @@ static TEST_CARDS: &[TestCard] = &[
     card("3566002020360505", &["jcb"], "credit", Behaviour::Succeeds),
     card("6200000000000005", &["unionpay"], "credit", Behaviour::Succeeds),
     card("4000000000000101", &["cvcCheckFail"], "credit", Behaviour::FailsCvc),
+    card("4000000000000259", &["createDispute"], "credit", Behaviour::SucceedsThen(Later::Dispute("fraudulent"))),
+    card("4000000000002685", &["createDisputeProductNotReceived"], "credit", Behaviour::SucceedsThen(Later::Dispute("product_not_received"))),
+    card("4000000000001976", &["createDisputeInquiry"], "credit", Behaviour::SucceedsThen(Later::Inquiry)),
+    card("4000000000005423", &["createIssuerFraudRecord"], "credit", Behaviour::SucceedsThen(Later::FraudWarning)),
+    card("4000000000007726", &["pendingRefund"], "credit", Behaviour::SucceedsThen(Later::RefundsPend)),
+    card("4000000000005126", &["refundFail"], "credit", Behaviour::SucceedsThen(Later::RefundsFail)),
     card("4000000000000002", &["visa_chargeDeclined", "chargeDeclined"], "credit", Behaviour::Declines(&GENERIC)),
     card("4000000000009995", &["visa_chargeDeclinedInsufficientFunds", "chargeDeclinedInsufficientFunds"], "credit", Behaviour::Declines(&INSUFFICIENT_FUNDS)),
     card("4000000000009987", &["visa_chargeDeclinedLostCard"], "credit", Behaviour::Declines(&LOST)),
@@ -256,6 +279,14 @@ impl CardNumber {
 }
 
 impl Card {
+    /// What follows a charge of this card.
+    pub(crate) fn later(&self) -> Option<Later> {
+        match self.behaviour {
+            Behaviour::SucceedsThen(later) => Some(later),
+            _ => None,
+        }
+    }
+
     /// What an issuer that was asked said about the security code; nothing if none was given.
     pub(crate) fn cvc_check(&self) -> Option<&'static str> {
         let wrong = match self.behaviour {

@@ -7,13 +7,13 @@ use serde_json::Value;
 use crate::error::{ApiError, ApiResult};
 use crate::form::Params;
 use crate::state::State;
-use crate::{customers, payment_intents, payment_methods};
+use crate::{balance, customers, disputes, payment_intents, payment_methods, refunds};
 
 /// Stripe's limit: four levels of a property.
 const MAX_LEVELS: usize = 4;
 
 /// (object, property, what the property names).
-const EXPANDABLE: [(&str, &str, &str); 9] = [
+const EXPANDABLE: [(&str, &str, &str); 18] = [
     ("payment_intent", "customer", "customer"),
     ("payment_intent", "payment_method", "payment_method"),
     ("payment_intent", "latest_charge", "charge"),
@@ -22,6 +22,15 @@ const EXPANDABLE: [(&str, &str, &str); 9] = [
     ("payment_method", "customer", "customer"),
     ("charge", "customer", "customer"),
     ("charge", "payment_intent", "payment_intent"),
+    ("charge", "balance_transaction", "balance_transaction"),
+    ("refund", "charge", "charge"),
+    ("refund", "payment_intent", "payment_intent"),
+    ("refund", "balance_transaction", "balance_transaction"),
+    ("dispute", "charge", "charge"),
+    ("dispute", "payment_intent", "payment_intent"),
+    ("radar.early_fraud_warning", "charge", "charge"),
+    ("radar.early_fraud_warning", "payment_intent", "payment_intent"),
+    ("balance_transaction", "source", "source"),
     ("list", "data", ""),
 ];
 
@@ -88,6 +97,13 @@ fn find(state: &State, object: &str, id: &str) -> Option<Value> {
         "payment_method" => state.payment_methods.get(id).map(|it| payment_methods::show(&it)),
         "payment_intent" => state.payment_intents.get(id).map(|it| payment_intents::show(&it)),
         "charge" => state.charges.get(id).map(|it| payment_intents::charges::show(&it)),
+        "balance_transaction" => state.balance_transactions.get(id).map(|it| balance::show(&it)),
+        "refund" => state.refunds.get(id).map(|it| refunds::show(&it)),
+        "dispute" => state.disputes.get(id).map(|it| disputes::show(&it)),
+        // What moved the money: one of three kinds, told apart by their ids.
+        "source" => {
+            ["charge", "refund", "dispute"].iter().find_map(|object| find(state, object, id))
+        }
         _ => None,
     }
 }

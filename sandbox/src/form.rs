@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::error::{ApiError, ApiResult};
@@ -47,6 +48,21 @@ impl Form {
             return Err(ApiError::invalid("Invalid request: too many parameters."));
         }
         Ok(Self(pairs))
+    }
+
+    /// Reads a JSON object of texts and integers, as the sandbox's own endpoints take it.
+    pub(crate) fn from_json(body: &[u8]) -> ApiResult<Self> {
+        if body.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let object: Map<String, Value> = serde_json::from_slice(body)
+            .map_err(|_| ApiError::invalid("The body of this request must be a JSON object."))?;
+        let pair = |(name, value): (String, Value)| match value {
+            Value::String(text) => Ok((name, text)),
+            Value::Number(number) => Ok((name, number.to_string())),
+            _ => Err(ApiError::invalid("Invalid value: neither text nor integer").param(name)),
+        };
+        Ok(Self(object.into_iter().map(pair).collect::<ApiResult<_>>()?))
     }
 
     /// What an idempotency key is bound to. The order of parameters does not count, the order of
@@ -180,6 +196,17 @@ impl Params {
     pub(crate) fn required_integer(&mut self, name: &str) -> ApiResult<i64> {
         let missing = missing(&self.full_name(name));
         self.integer(name)?.ok_or(missing)
+    }
+
+    /// An amount of money: at least 1 of the minor unit.
+    pub(crate) fn amount(&mut self, name: &str) -> ApiResult<Option<i64>> {
+        let full = self.full_name(name);
+        let amount = self.integer(name)?;
+        if amount.is_some_and(|amount| amount < 1) {
+            let message = "This value must be greater than or equal to 1.";
+            return Err(ApiError::invalid(message).code("parameter_invalid_integer").param(full));
+        }
+        Ok(amount)
     }
 
     pub(crate) fn boolean(&mut self, name: &str) -> ApiResult<Option<bool>> {

@@ -13,6 +13,8 @@ pub(crate) enum Status {
     RequiresPaymentMethod,
     RequiresConfirmation,
     RequiresAction,
+    /// The money is held, not taken.
+    RequiresCapture,
     Succeeded,
     Canceled,
 }
@@ -23,6 +25,7 @@ impl Status {
             Self::RequiresPaymentMethod => "requires_payment_method",
             Self::RequiresConfirmation => "requires_confirmation",
             Self::RequiresAction => "requires_action",
+            Self::RequiresCapture => "requires_capture",
             Self::Succeeded => "succeeded",
             Self::Canceled => "canceled",
         }
@@ -156,7 +159,7 @@ pub(crate) fn missing_payment_method(noun: &str, code: &str) -> ApiError {
     .code(code)
 }
 
-/// `verb` is "confirm" or "cancel".
+/// `verb` is "confirm", "capture" or "cancel".
 pub(crate) fn wrong_status(
     (noun, code): (&str, &str),
     (verb, participle): (&str, &str),

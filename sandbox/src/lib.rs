@@ -1,18 +1,36 @@
 //! Stripe on loopback: a stand-in for tests, demos and everything else that must not move money.
 //!
 //! A sandbox speaks the part of Stripe's API that a card payment needs (PaymentMethods, Customers
-//! and their search, SetupIntents, PaymentIntents, charges), over HTTP, so that any Stripe client can talk to it
+//! and their search, SetupIntents, PaymentIntents, charges, refunds, disputes, early fraud
+//! warnings, balance transactions, events), over HTTP, so that any Stripe client can talk to it
 //! once its base URL is set. It knows Stripe's test cards and `pm_card_...` aliases, idempotency
-//! keys, declines, 3D Secure, minimum amounts, and which PaymentMethod may be used again. It is
-//! strict where Stripe is: an unknown parameter is an error, not a shrug. An unknown route answers
-//! 404, as it does with Stripe.
+//! keys, declines, 3D Secure, minimum amounts, capturing later, and which PaymentMethod may be
+//! used again. It is strict where Stripe is: an unknown parameter is an error, not a shrug. An
+//! unknown route answers 404, as it does with Stripe.
+//!
+//! What the card network does after a payment is done with methods of [`Sandbox`], such as
+//! [`Sandbox::dispute`] and [`Sandbox::fail_refund`], or by tests in other languages over HTTP:
+//!
+//! ```text
+//! POST /sandbox/disputes              {"payment_intent", "kind": "chargeback" or "inquiry", "amount"}
+//! POST /sandbox/disputes/{id}         {"end": "won", "lost", "warning_closed" or "escalate"}
+//! POST /sandbox/refunds/{id}/succeed
+//! POST /sandbox/refunds/{id}/fail
+//! POST /sandbox/early_fraud_warnings  {"payment_intent"}
+//! ```
+//!
+//! Each answers with Stripe's object as it is then, or with an error in Stripe's form. Test cards
+//! that promise a dispute, an inquiry or a fraud warning keep their promise in the same call; the
+//! refunds of `pm_card_refundFail` fail in the same call, those of `pm_card_pendingRefund` wait to
+//! be settled.
 //!
 //! It listens on loopback only, takes no live keys, keeps everything in memory, and forgets it when
 //! it stops.
 //!
-//! What it cannot do: complete a 3D Secure authentication, capture later, refund, dispute, send
-//! webhooks, or update objects. Where Stripe's documentation leaves a question open (which failed
-//! attempts use up a PaymentMethod), it takes the stricter reading.
+//! What it cannot do: complete a 3D Secure authentication, capture in several parts, let a hold
+//! expire, cancel a refund, take evidence or let its deadline pass, convert currencies, pay out,
+//! send webhooks, or update objects. Where Stripe's documentation leaves a question open (which
+//! failed attempts use up a PaymentMethod), it takes the stricter reading.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -44,20 +62,25 @@
 mod account;
 mod api;
 mod auth;
+mod balance;
 mod cards;
 mod clock;
 mod customers;
+mod disputes;
 mod error;
 mod events;
 mod expand;
 mod form;
+mod fraud_warnings;
 mod idempotency;
 mod ids;
 mod intents;
 mod lists;
 mod money;
+mod network;
 mod payment_intents;
 mod payment_methods;
+mod refunds;
 mod sandbox;
 mod search;
 mod server;
@@ -67,6 +90,7 @@ mod state;
 use std::time::Duration;
 
 pub use crate::clock::ManualClock;
+pub use crate::network::{Impossible, RefundRecord};
 pub use crate::sandbox::{Builder, Call, ChargeRecord, Sandbox, StartError, StartErrorKind};
 
 /// What a sandbox was told when it was built.

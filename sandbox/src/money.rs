@@ -100,7 +100,8 @@ impl Currency {
         Ok(())
     }
 
-    fn display(self, amount: i64) -> String {
+    /// An amount in minor units, for a message.
+    pub(crate) fn display(self, amount: i64) -> String {
         let exponent = self.exponent();
         let digits = format!("{amount:0>width$}", width = exponent + 1);
         let (major, minor) = digits.split_at(digits.len() - exponent);

@@ -16,7 +16,7 @@ use crate::server::{self, App};
 
 /// A running sandbox. Dropping it stops the server.
 pub struct Sandbox {
-    app: Arc<App>,
+    pub(crate) app: Arc<App>,
     url: String,
     stop: DropGuard,
     task: JoinHandle<()>,

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Answer};
 use crate::error::ApiError;
+use crate::network;
 use crate::state::State;
 use crate::{Call, Config};
 
@@ -48,7 +49,7 @@ pub(crate) async fn serve(
 ) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    let router = Router::new().fallback(respond).with_state(app);
+    let router = Router::new().merge(network::routes()).fallback(respond).with_state(app);
     let task = tokio::spawn(async move {
         let server = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
         if let Err(error) = server.await {

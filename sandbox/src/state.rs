@@ -2,13 +2,17 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::balance::BalanceTransaction;
 use crate::customers::Customer;
+use crate::disputes::Dispute;
 use crate::events::Event;
+use crate::fraud_warnings::FraudWarning;
 use crate::idempotency::SavedAnswers;
 use crate::ids::Ids;
 use crate::payment_intents::PaymentIntent;
 use crate::payment_intents::charges::Charge;
 use crate::payment_methods::PaymentMethod;
+use crate::refunds::Refund;
 use crate::setup_intents::SetupIntent;
 use crate::{Call, ChargeRecord};
 
@@ -66,6 +70,10 @@ pub(crate) struct State {
     pub(crate) payment_intents: Table<PaymentIntent>,
     pub(crate) setup_intents: Table<SetupIntent>,
     pub(crate) charges: Table<Charge>,
+    pub(crate) refunds: Table<Refund>,
+    pub(crate) disputes: Table<Dispute>,
+    pub(crate) fraud_warnings: Table<FraudWarning>,
+    pub(crate) balance_transactions: Table<BalanceTransaction>,
     pub(crate) events: Table<Event>,
     pub(crate) paid: Vec<ChargeRecord>,
     pub(crate) saved_answers: SavedAnswers,
@@ -81,6 +89,10 @@ impl State {
             payment_intents: Table::default(),
             setup_intents: Table::default(),
             charges: Table::default(),
+            refunds: Table::default(),
+            disputes: Table::default(),
+            fraud_warnings: Table::default(),
+            balance_transactions: Table::default(),
             events: Table::default(),
             paid: Vec::new(),
             saved_answers: SavedAnswers::default(),

@@ -7,20 +7,29 @@ use serde_json::{Value, json};
 
 use super::PaymentIntent;
 use crate::api::{Context, Job};
-use crate::cards::Decline;
+use crate::cards::{Card, Decline};
 use crate::error::{ApiError, ApiResult};
 use crate::form::Params;
+use crate::lists::Page;
+use crate::money::Currency;
 use crate::payment_methods::{self, PaymentMethod};
 use crate::state::Stored;
 
 #[derive(Clone)]
 pub(crate) struct Charge {
-    pub(super) id: String,
+    pub(crate) id: String,
     created: i64,
     /// The intent and the card as they were at the attempt.
     intent: PaymentIntent,
     method: PaymentMethod,
     decline: Option<&'static Decline>,
+    /// What was taken; nothing while the money is only held, or was refused.
+    pub(crate) captured: Option<i64>,
+    /// What was given back, and what was held and never taken. A refund that failed is not in it.
+    pub(crate) refunded: i64,
+    /// Whether it was ever disputed or asked about.
+    pub(crate) disputed: bool,
+    pub(crate) balance_transaction: Option<String>,
 }
 
 impl Stored for Charge {
@@ -46,7 +55,28 @@ impl Charge {
             intent: intent.clone(),
             method: method.clone(),
             decline,
+            captured: None,
+            refunded: 0,
+            disputed: false,
+            balance_transaction: None,
         }
+    }
+
+    pub(crate) fn intent(&self) -> &str {
+        &self.intent.id
+    }
+
+    pub(crate) fn currency(&self) -> Currency {
+        self.intent.currency
+    }
+
+    pub(crate) fn card(&self) -> &Card {
+        &self.method.card
+    }
+
+    /// What was taken and not given back. A dispute does not count here.
+    pub(crate) fn unrefunded(&self) -> i64 {
+        self.intent.amount - self.refunded
     }
 }
 
@@ -59,6 +89,19 @@ pub(crate) fn retrieve(id: &str, _: &mut Params) -> ApiResult<Job> {
     }))
 }
 
+/// `GET /v1/charges`
+pub(crate) fn list(_: &str, params: &mut Params) -> ApiResult<Job> {
+    let (intent, customer) = (params.text("payment_intent")?, params.text("customer")?);
+    let page = Page::read(params)?.read_created(params)?;
+    Ok(Box::new(move |context| {
+        let wanted = |charge: &Charge| {
+            intent.as_ref().is_none_or(|intent| charge.intent.id == *intent)
+                && (customer.is_none() || charge.intent.customer == customer)
+        };
+        page.list(&context.state.charges, ("charge", "/v1/charges"), wanted, show)
+    }))
+}
+
 pub(crate) fn show(charge: &Charge) -> Value {
     let intent = &charge.intent;
     let options = &intent.options;
@@ -67,20 +110,20 @@ pub(crate) fn show(charge: &Charge) -> Value {
         "id": charge.id,
         "object": "charge",
         "amount": intent.amount,
-        "amount_captured": if paid { intent.amount } else { 0 },
-        "amount_refunded": 0,
+        "amount_captured": charge.captured.unwrap_or(0),
+        "amount_refunded": charge.refunded,
         "application": null,
         "application_fee": null,
         "application_fee_amount": null,
-        "balance_transaction": null,
+        "balance_transaction": charge.balance_transaction,
         "billing_details": charge.method.billing_details,
         "calculated_statement_descriptor": null,
-        "captured": paid,
+        "captured": charge.captured.is_some(),
         "created": charge.created,
         "currency": intent.currency.code(),
         "customer": intent.customer,
         "description": options.description,
-        "disputed": false,
+        "disputed": charge.disputed,
         "failure_balance_transaction": null,
         "failure_code": charge.decline.map(|decline| decline.code),
         "failure_message": charge.decline.map(|decline| decline.message),
@@ -96,7 +139,7 @@ pub(crate) fn show(charge: &Charge) -> Value {
         "receipt_email": options.receipt_email,
         "receipt_number": null,
         "receipt_url": null,
-        "refunded": false,
+        "refunded": paid && charge.unrefunded() == 0,
         "review": null,
         "shipping": null,
         "source": null,

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::charges::Charge;
-use super::{NOUN, PaymentIntent, UNEXPECTED_STATE, create, from_path, show, wrong_status};
-use crate::ChargeRecord;
+use super::{
+    NOUN, PaymentIntent, UNEXPECTED_STATE, capture, charges, create, from_path, show, wrong_status,
+};
 use crate::api::{Context, Job};
 use crate::cards::{Decline, Use, Verdict};
 use crate::error::{ApiError, ApiResult};
@@ -65,7 +66,7 @@ fn check_confirmable(intent: &PaymentIntent) -> ApiResult<()> {
                 .code(UNEXPECTED_STATE)
                 .with("payment_intent", show(intent)))
         }
-        Status::Canceled => {
+        Status::Canceled | Status::RequiresCapture => {
             let allowed = ["requires_payment_method", "requires_confirmation", "requires_action"];
             Err(wrong_status(intent, ("confirm", "confirmed"), &allowed))
         }
@@ -99,6 +100,7 @@ pub(super) fn run(
             intent.status = Status::RequiresAction;
             let shown = show(&intent);
             context.state.payment_intents.put(intent);
+            context.happened("payment_intent.requires_action", shown.clone());
             Ok(shown)
         }
     }
@@ -117,24 +119,14 @@ fn succeed(
             (_, None) => method.left = Left::Nothing,
         }
     }
-    intent.status = Status::Succeeded;
     let charge = Charge::of(context, &intent, &method, None);
     intent.latest_charge = Some(charge.id.clone());
-    context.state.paid.push(ChargeRecord {
-        id: intent.id.clone(),
-        amount: intent.amount,
-        currency: intent.currency.code().to_owned(),
-        customer: intent.customer.clone(),
-        payment_method: method.id.clone(),
-        metadata: intent.options.metadata.clone(),
-        created: intent.created,
-    });
-    let shown = show(&intent);
-    context.state.charges.put(charge);
     context.state.payment_methods.put(method);
-    context.state.payment_intents.put(intent);
-    context.happened("payment_intent.succeeded", shown.clone());
-    shown
+    if intent.options.capture_method == create::MANUAL {
+        return capture::hold(context, intent, charge);
+    }
+    let amount = intent.amount;
+    capture::take(context, intent, charge, ("charge.succeeded", amount))
 }
 
 /// The failed attempt is a charge as well. Whether Stripe uses up a PaymentMethod with every kind
@@ -156,6 +148,7 @@ fn fail(
         .with("charge", Value::from(charge.id.as_str()))
         .with("payment_method", payment_methods::show(&method));
     intent.latest_charge = Some(charge.id.clone());
+    context.happened("charge.failed", charges::show(&charge));
     context.state.charges.put(charge);
     context.state.payment_methods.put(method);
     give_back(context, intent, error)

@@ -11,6 +11,9 @@ use crate::form::Params;
 use crate::intents::{self, Accepts, Status};
 use crate::money::Currency;
 
+/// The money is held until it is captured.
+pub(super) const MANUAL: &str = "manual";
+
 struct Create {
     amount: i64,
     currency: Currency,
@@ -63,14 +66,7 @@ impl Options {
 }
 
 pub(super) fn read_capture_method(params: &mut Params) -> ApiResult<Option<&'static str>> {
-    match params.choice("capture_method", &["automatic", "automatic_async", "manual"])? {
-        Some("manual") => {
-            let message = "This sandbox does not hold money for a later capture: \
-                 capture_method=manual is not supported.";
-            Err(ApiError::invalid(message).param("capture_method"))
-        }
-        chosen => Ok(chosen),
-    }
+    params.choice("capture_method", &["automatic", "automatic_async", MANUAL])
 }
 
 /// What a bank prints on a statement: at most 22 characters, at least one letter.
@@ -106,6 +102,7 @@ impl Create {
             id,
             created: context.now,
             amount: self.amount,
+            received: 0,
             currency: self.currency,
             customer: self.customer,
             payment_method: method.as_ref().map(|method| method.id.clone()),
@@ -119,6 +116,7 @@ impl Create {
             canceled_at: None,
             cancellation_reason: None,
         };
+        context.happened("payment_intent.created", show(&intent));
         let Some(confirmation) = self.confirmation else {
             let shown = show(&intent);
             context.state.payment_intents.put(intent);

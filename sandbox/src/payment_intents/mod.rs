@@ -4,10 +4,13 @@
 //! create -> requires_payment_method -> requires_confirmation -> confirm
 //!           ^                                                   |-> succeeded
 //!           |-- declined (HTTP 402) ----------------------------|-> requires_action (3D Secure)
+//!                                                               |-> requires_capture
+//!                                                                   capture -> succeeded
 //! ```
 //!
 //! Source: Stripe's API reference "PaymentIntents", and its page "How PaymentIntents work".
 
+mod capture;
 pub(crate) mod charges;
 mod confirm;
 mod create;
@@ -17,6 +20,8 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+pub(crate) use self::capture::capture;
+use self::charges::Charge;
 pub(crate) use self::confirm::confirm;
 pub(crate) use self::create::create;
 use crate::api::{Context, Job};
@@ -26,7 +31,7 @@ use crate::form::Params;
 use crate::intents::{self, Accepts, Status};
 use crate::lists::Page;
 use crate::money::Currency;
-use crate::state::Stored;
+use crate::state::{State, Stored};
 
 const NOUN: &str = "PaymentIntent";
 const CANCELLATION_REASONS: [&str; 4] =
@@ -40,6 +45,8 @@ pub(crate) struct PaymentIntent {
     created: i64,
     /// In minor units.
     amount: i64,
+    /// What was taken of it.
+    received: i64,
     currency: Currency,
     customer: Option<String>,
     payment_method: Option<String>,
@@ -72,6 +79,14 @@ impl Stored for PaymentIntent {
 
     fn created(&self) -> i64 {
         self.created
+    }
+}
+
+impl PaymentIntent {
+    /// The charge that took its money, if one did.
+    pub(crate) fn paid_charge(&self, state: &State) -> Option<Charge> {
+        let charge = state.charges.get(self.latest_charge.as_deref()?)?;
+        charge.captured.is_some().then_some(charge)
     }
 }
 
@@ -111,6 +126,9 @@ pub(crate) fn cancel(id: &str, params: &mut Params) -> ApiResult<Job> {
             ];
             return Err(wrong_status(&intent, ("cancel", "canceled"), &allowed));
         }
+        if intent.status == Status::RequiresCapture {
+            capture::release(context, &intent);
+        }
         intent.status = Status::Canceled;
         intent.canceled_at = Some(context.now);
         intent.cancellation_reason = reason;
@@ -134,16 +152,16 @@ fn wrong_status(intent: &PaymentIntent, verb: (&str, &str), allowed: &[&str]) ->
 
 pub(crate) fn show(intent: &PaymentIntent) -> Value {
     let options = &intent.options;
-    let succeeded = intent.status == Status::Succeeded;
+    let held = intent.status == Status::RequiresCapture;
     let needs_action = intent.status == Status::RequiresAction;
     json!({
         "id": intent.id,
         "object": "payment_intent",
         "allowed_payment_method_types": options.accepts.show_allowed(),
         "amount": intent.amount,
-        "amount_capturable": 0,
+        "amount_capturable": if held { intent.amount } else { 0 },
         "amount_details": { "tip": {} },
-        "amount_received": if succeeded { intent.amount } else { 0 },
+        "amount_received": intent.received,
         "application": null,
         "application_fee_amount": null,
         "automatic_payment_methods": options.accepts.show(),

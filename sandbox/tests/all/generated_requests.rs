@@ -3,12 +3,18 @@
 use bytes::Bytes;
 use reqwest::Method;
 use stripe_client_core::{CustomizedStripeRequest, StripeClient, StripeClientErr, StripeMethod};
+use stripe_core::balance_transaction::ListBalanceTransaction;
+use stripe_core::charge::ListCharge;
 use stripe_core::customer::{CreateCustomer, ListPaymentMethodsCustomer, RetrieveCustomer};
+use stripe_core::dispute::{ListDispute, RetrieveDispute};
+use stripe_core::event::ListEvent;
 use stripe_core::payment_intent::{
-    CancelPaymentIntent, CreatePaymentIntent, CreatePaymentIntentAutomaticPaymentMethods,
+    CancelPaymentIntent, CapturePaymentIntent, CreatePaymentIntent,
+    CreatePaymentIntentAutomaticPaymentMethods,
     CreatePaymentIntentAutomaticPaymentMethodsAllowRedirects, CreatePaymentIntentOffSession,
     ListPaymentIntent, RetrievePaymentIntent,
 };
+use stripe_core::refund::{CreateRefund, ListRefund, RetrieveRefund};
 use stripe_core::setup_intent::{CreateSetupIntent, RetrieveSetupIntent};
 use stripe_payment::payment_method::{
     AttachPaymentMethod, CreatePaymentMethod, CreatePaymentMethodCard,
@@ -16,8 +22,8 @@ use stripe_payment::payment_method::{
     RetrievePaymentMethod,
 };
 use stripe_shared::{
-    PaymentIntentSetupFutureUsage, PaymentIntentStatus, SetupIntentAllowedPaymentMethodTypes,
-    SetupIntentStatus,
+    PaymentIntentCaptureMethod, PaymentIntentSetupFutureUsage, PaymentIntentStatus,
+    SetupIntentAllowedPaymentMethodTypes, SetupIntentStatus,
 };
 use stripe_types::{Currency, RangeBoundsTs, RangeQueryTs};
 
@@ -131,4 +137,31 @@ async fn a_card_is_verified_and_attached_and_a_payment_canceled() {
     let open = CreatePaymentIntent::new(500, Currency::EUR).send(&server).await.unwrap();
     let canceled = CancelPaymentIntent::new(open.id).send(&server).await.unwrap();
     assert_eq!(canceled.status, PaymentIntentStatus::Canceled);
+}
+
+#[tokio::test]
+async fn a_payment_is_captured_refunded_and_disputed() {
+    let api = Api::start().await;
+    let server = Wire { api: &api, key: api.sandbox.secret_key() };
+    let held = payment("pm_card_visa").capture_method(PaymentIntentCaptureMethod::Manual);
+    let held = held.send(&server).await.unwrap();
+    let taken = CapturePaymentIntent::new(held.id).amount_to_capture(400);
+    let taken = taken.send(&server).await.unwrap();
+    let id = taken.id.as_str();
+    let refund = CreateRefund::new().payment_intent(id).amount(100).send(&server).await.unwrap();
+    RetrieveRefund::new(refund.id).send(&server).await.unwrap();
+    let refunds = ListRefund::new().payment_intent(id).limit(10).send(&server).await.unwrap();
+    assert_eq!(refunds.data.len(), 2);
+    api.sandbox.dispute(id).unwrap();
+    let since = RangeBoundsTs { gte: Some(NOW), gt: None, lt: None, lte: None };
+    let since = RangeQueryTs::Bounds(since);
+    let disputes = ListDispute::new().payment_intent(id).created(since);
+    let dispute = disputes.send(&server).await.unwrap().data.remove(0);
+    assert_eq!(RetrieveDispute::new(dispute.id).send(&server).await.unwrap().amount, 300);
+    let charges = ListCharge::new().payment_intent(id).send(&server).await.unwrap();
+    assert!(charges.data[0].disputed);
+    let moved = ListBalanceTransaction::new().created(since).type_("adjustment");
+    assert_eq!(moved.send(&server).await.unwrap().data[0].net, -1_800);
+    let told = ListEvent::new().type_("charge.dispute.created").send(&server).await.unwrap();
+    assert_eq!(told.data.len(), 1);
 }

@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail where they stand, as tests do")]
 
 mod auth;
+mod captures;
+mod disputes;
 mod generated_requests;
 mod idempotency;
 mod lists;
+mod money;
 mod parameters;
 mod payment_intents;
 mod payment_methods;
+mod refunds;
 mod running;
 mod setup_intents;
 mod strict_types;

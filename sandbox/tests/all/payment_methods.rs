@@ -1,6 +1,6 @@
 //! Who may use a PaymentMethod, how often, and how cards are recognised.
 
-use crate::support::Api;
+use crate::support::{Api, PAYMENT};
 
 const BURNED: &str = "The provided PaymentMethod was previously used with a PaymentIntent without \
      Customer attachment";
@@ -167,4 +167,24 @@ async fn billing_details_and_metadata_are_kept() {
     let bad = format!("{form}&billing_details[address][zip]=1");
     let answer = api.post("/v1/payment_methods", &bad).await;
     answer.is_invalid("parameter_unknown", "billing_details[address][zip]");
+}
+
+#[tokio::test]
+async fn a_card_detached_before_a_confirmation_is_not_charged() {
+    let api = Api::start().await;
+    let customer = api.customer().await;
+    let card = api.card("4242424242424242").await;
+    let path = format!("/v1/payment_methods/{card}");
+    api.post(&format!("{path}/attach"), &format!("customer={customer}")).await.ok();
+    let form = format!("{PAYMENT}&customer={customer}&payment_method={card}");
+    let open = api.post("/v1/payment_intents", &form).await.ok().text("id");
+    api.post(&format!("{path}/detach"), "").await.ok();
+    is_burned(&api.post(&format!("/v1/payment_intents/{open}/confirm"), "").await);
+    let form = format!("confirm=true&payment_method={card}&payment_method_types[]=card");
+    is_burned(&api.post("/v1/setup_intents", &form).await);
+    let cards = api.get(&format!("/v1/customers/{customer}/payment_methods")).await.ok();
+    assert!(cards.at("data").as_array().unwrap().is_empty());
+    let twice = api.post(&format!("{path}/detach"), "").await;
+    twice.is_error(400, "invalid_request_error", "");
+    assert!(api.sandbox.charges().is_empty());
 }

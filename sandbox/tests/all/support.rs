@@ -47,6 +47,31 @@ impl Api {
         Request { api: self, builder: self.http.request(method, url) }
     }
 
+    /// What the card network does, told to the sandbox over HTTP.
+    pub(crate) async fn network(&self, path: &str, json: &str) -> Answer {
+        let mut request = self.request(Method::POST, &format!("/sandbox/{path}"));
+        request.builder = request.builder.body(json.to_owned());
+        request.send().await
+    }
+
+    /// The id of a new payment of 5 dollars that succeeded.
+    pub(crate) async fn paid(&self, card: &str) -> String {
+        self.pay(card, "").await.ok().text("id")
+    }
+
+    /// The charge that belongs to a payment.
+    pub(crate) async fn charge(&self, intent: &str) -> Answer {
+        let intent = self.get(&format!("/v1/payment_intents/{intent}")).await.ok();
+        self.get(&format!("/v1/charges/{}", intent.text("latest_charge"))).await.ok()
+    }
+
+    /// The kinds of all events so far, oldest first, without the first `skip`.
+    pub(crate) async fn events(&self, skip: usize) -> Vec<String> {
+        let events = self.get("/v1/events?limit=100").await.ok().at("data");
+        let kinds = events.as_array().unwrap().iter().rev();
+        kinds.skip(skip).map(|event| event["type"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// A GET with the secret key.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.request(Method::GET, path).secret().send().await

@@ -164,3 +164,71 @@ async fn attaching_and_setting_up_check_the_security_code() {
     assert_eq!(set_up.at("status"), "succeeded");
     assert_eq!(set_up.at("payment_method.card.checks.cvc_check"), "fail");
 }
+
+#[tokio::test]
+async fn some_cards_succeed_and_are_disputed_at_once() {
+    let api = Api::start().await;
+    for (number, alias, status, reason) in [
+        ("4000000000000259", "createDispute", "needs_response", "fraudulent"),
+        (
+            "4000000000002685",
+            "createDisputeProductNotReceived",
+            "needs_response",
+            "product_not_received",
+        ),
+        ("4000000000001976", "createDisputeInquiry", "warning_needs_response", "fraudulent"),
+    ] {
+        for card in [api.card(number).await, format!("pm_card_{alias}")] {
+            let payment = api.paid(&card).await;
+            let found = api.get(&format!("/v1/disputes?payment_intent={payment}")).await.ok();
+            assert_eq!(
+                (found.at("data.0.status"), found.at("data.0.reason")),
+                (status.into(), reason.into())
+            );
+            assert_eq!(found.at("data.0.amount"), 500);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_held_payment_is_disputed_once_it_is_captured() {
+    let api = Api::start().await;
+    let held = api.pay("pm_card_createDispute", "&capture_method=manual").await.ok().text("id");
+    assert!(api.get("/v1/disputes").await.ok().at("data").as_array().unwrap().is_empty());
+    let path = format!("/v1/payment_intents/{held}/capture");
+    api.post(&path, "amount_to_capture=300").await.ok();
+    let found = api.get("/v1/disputes").await.ok();
+    assert_eq!(
+        (found.at("data.0.amount"), found.at("data.1")),
+        (300.into(), serde_json::Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn one_card_is_reported_as_fraud() {
+    let api = Api::start().await;
+    for card in [api.card("4000000000005423").await, "pm_card_createIssuerFraudRecord".to_owned()] {
+        let payment = api.paid(&card).await;
+        let path = format!("/v1/radar/early_fraud_warnings?payment_intent={payment}");
+        assert_eq!(api.get(&path).await.ok().at("data.0.actionable"), true);
+    }
+    assert!(api.get("/v1/disputes").await.ok().at("data").as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_refunds_of_two_cards_do_not_just_succeed() {
+    let api = Api::start().await;
+    for (number, alias, answer, later) in [
+        ("4000000000005126", "refundFail", "succeeded", "failed"),
+        ("4000000000007726", "pendingRefund", "pending", "pending"),
+    ] {
+        for card in [api.card(number).await, format!("pm_card_{alias}")] {
+            let form = format!("payment_intent={}", api.paid(&card).await);
+            let made = api.post("/v1/refunds", &form).await.ok();
+            assert_eq!(made.at("status"), answer);
+            let read = api.get(&format!("/v1/refunds/{}", made.text("id"))).await.ok();
+            assert_eq!(read.at("status"), later);
+        }
+    }
+    assert_eq!(api.events(0).await.iter().filter(|kind| *kind == "refund.failed").count(), 2);
+}

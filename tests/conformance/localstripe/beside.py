@@ -313,5 +313,67 @@ both("a SetupIntent is cancelled",
 differ("localstripe does not know whose account it is",
        lambda side: side.get("account").shows("object"), (200, "account"), (404, "no JSON"))
 
+differ("a confirmation that may redirect wants a return_url; in localstripe nothing redirects",
+       lambda side: side.post("payment_intents", amount=500, currency="usd", confirm="true",
+                              payment_method=side.card()).shows("status"),
+       (400, INVALID, None, None), (200, "succeeded"))
+
+
+# --- capturing later, refunds, events ------------------------------------------------------------
+
+def held(side):
+    return side.charge(payment_method=side.card(), capture_method="manual")
+
+
+def captured(side, **amount):
+    intent = side.post(f"payment_intents/{held(side)['id']}/capture", **amount)
+    charge = side.get("payment_intents/" + intent["id"], **{"expand[]": "latest_charge"})
+    return intent.shows("status"), charge["latest_charge"]["amount_refunded"]
+
+
+both("a payment is held", lambda side: held(side).shows("status"), (200, "requires_capture"))
+both("a held payment is captured", captured, ((200, "succeeded"), 0))
+both("a part of a held payment is captured, and the rest counts as refunded",
+     lambda side: captured(side, amount_to_capture=200), ((200, "succeeded"), 300))
+both("a held payment is let go",
+     lambda side: side.post(f"payment_intents/{held(side)['id']}/cancel").shows("status"),
+     (200, "canceled"))
+
+
+def refund(side, **fields):
+    return side.post("refunds", payment_intent=side.charge(payment_method=side.card())["id"], **fields)
+
+
+both("a payment is refunded in full",
+     lambda side: refund(side).shows("object", "status", "amount", "currency"),
+     (200, "refund", "succeeded", 500, "usd"))
+both("a part of a payment is refunded",
+     lambda side: refund(side, amount=200).shows("status", "amount"), (200, "succeeded", 200))
+differ("localstripe refunds more than was taken",
+       lambda side: refund(side, amount=100_000).shows("status", "amount"),
+       (400, INVALID, None, None), (200, "succeeded", 100_000))
+differ("localstripe refuses the reason of a refund",
+       lambda side: refund(side, reason="duplicate").status, 200, 400)
+differ("localstripe has no disputes",
+       lambda side: side.get("disputes").status, 200, 404)
+
+
+def event(side):
+    paid = side.charge(payment_method=side.card())["id"]
+    events = side.get("events", type="payment_intent.succeeded", limit=100)["data"]
+    (told,) = [one for one in events if one["data"]["object"]["id"] == paid]
+    return told["object"], told["data"]["object"]["object"], told["livemode"]
+
+
+both("a payment is told of in an event", event, ("event", "payment_intent", False))
+
+
+def event_of_refund(side):
+    refund(side)
+    return bool(side.get("events", type="charge.refunded")["data"])
+
+
+differ("localstripe does not tell of refunds", event_of_refund, True, False)
+
 
 finish()

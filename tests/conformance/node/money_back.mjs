@@ -1,21 +1,15 @@
 // Stripe's Node library at the sandbox: capturing later, refunds, disputes, and events.
 
 import assert from 'node:assert/strict';
-import { env, fact } from '../../peers/facts.mjs';
-import { charge, errors, ids, newMethod, refused, stripe } from './stripe.mjs';
+import { fact } from '../../peers/facts.mjs';
+import { charge, errors, ids, newMethod, refused, sandbox, stripe } from './stripe.mjs';
 
 const { charges, disputes, events, paymentIntents, refunds } = stripe;
 const hold = async () => charge(await newMethod(), { capture_method: 'manual' });
 const invalid = errors.StripeInvalidRequestError;
 
-/** What the card network does: the sandbox's own endpoints, beside Stripe's. */
-async function network(path, told) {
-  const headers = { 'content-type': 'application/json' };
-  const url = `${env('STRIPE_API_BASE')}/sandbox/${path}`;
-  const answer = await fetch(url, { method: 'POST', headers, body: JSON.stringify(told) });
-  assert.equal(answer.status, 200);
-  return answer.json();
-}
+/** What the card network does. */
+const network = (path, told) => sandbox('POST', path, told);
 
 await fact('a payment that is held takes nothing until it is captured', async () => {
   const held = await hold();

@@ -8,7 +8,7 @@ const once = { maxNetworkRetries: 0 };
 export const { errors, webhooks } = Stripe;
 export const stripe = stripeWith(env('STRIPE_SECRET_KEY'), undefined, once);
 export const client = stripeWith(env('STRIPE_PUBLISHABLE_KEY'), undefined, once);
-export const withKey = (key) => stripeWith(key, undefined, once);
+export const withKey = (key, options = once) => stripeWith(key, undefined, options);
 
 export const ownCards = { enabled: true, allow_redirects: 'never' };
 
@@ -41,4 +41,13 @@ export async function ids(list) {
   const found = [];
   for await (const one of list) found.push(one.id);
   return found;
+}
+
+/** A request to the sandbox's own endpoints, which stand beside Stripe's. */
+export async function sandbox(method, path, told) {
+  const body = told === undefined ? undefined : JSON.stringify(told);
+  const answer = await fetch(`${env('STRIPE_API_BASE')}/sandbox/${path}`, { method, body });
+  const text = await answer.text();
+  assert.equal(answer.status, 200, text);
+  return JSON.parse(text);
 }

@@ -1,11 +1,8 @@
 """Stripe's Python library at the sandbox: capturing later, refunds, disputes, and what is told of
 them in events and balance transactions."""
 
-import json
-import urllib.request
-
 import stripe
-from facts import BASE, charge, equal, fact, finish, raises, tokenize
+from facts import charge, equal, fact, finish, raises, sandbox, tokenize
 
 
 def hold():
@@ -13,10 +10,8 @@ def hold():
 
 
 def network(path, **told):
-    """What the card network does: the sandbox's own endpoints, beside Stripe's."""
-    request = urllib.request.Request(f"{BASE}/sandbox/{path}", data=json.dumps(told).encode())
-    request.add_header("Content-Type", "application/json")
-    return json.load(urllib.request.urlopen(request))
+    """What the card network does."""
+    return sandbox("POST", path, told)
 
 
 def told(kind, wanted):

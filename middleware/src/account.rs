@@ -12,7 +12,7 @@ use farebox_ledger::book::{IssuedCredential, Label};
 use farebox_ledger::statement::Page;
 use farebox_ledger::{Command, Head, Outcome, Proof, Timestamp};
 use farebox_protocol::{
-    ClientId, Credential, Currency, ErrorCode, PayerId, Payment, Units, header,
+    ClientId, Credential, Currency, ErrorCode, Micros, PayerId, Payment, Units, header,
 };
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
@@ -22,10 +22,11 @@ use tower_service::Service;
 
 use crate::endpoint::{self, Answer, Refused};
 use crate::payments::Shared;
+use crate::refund::RefundError;
 use crate::refusal::Refusal;
 
-/// Answers `GET balance` and `GET statement`, and issues, lists and revokes credentials, one per
-/// agent, at `credentials`: `spec/protocol.md` section 9 has the messages. Made by
+/// Answers `GET balance` and `GET statement`, gives unspent credit back at `POST refund` if the
+/// provider allows it, and issues, lists and revokes credentials, one per agent, at `credentials`: `spec/protocol.md` section 9 has the messages. Made by
 /// [`Payments::account_routes`](crate::Payments::account_routes); on axum, mounted with
 /// `nest_service("/account", ..)`.
 #[derive(Clone, Debug)]
@@ -38,6 +39,7 @@ pub struct AccountService {
 enum Ask {
     Balance,
     Statement,
+    Refund,
     Credentials,
     Credential(u16),
 }
@@ -48,6 +50,7 @@ impl Ask {
         match (tail.next()?, tail.next()) {
             ("balance", _) => Some(Ask::Balance),
             ("statement", _) => Some(Ask::Statement),
+            ("refund", _) => Some(Ask::Refund),
             ("credentials", _) => Some(Ask::Credentials),
             (number, Some("credentials")) => endpoint::number(number).map(Ask::Credential),
             _ => None,
@@ -57,6 +60,7 @@ impl Ask {
     fn allow(self) -> &'static str {
         match self {
             Ask::Balance | Ask::Statement => "GET, HEAD",
+            Ask::Refund => "POST",
             Ask::Credentials => "GET, HEAD, POST",
             Ask::Credential(_) => "POST, DELETE",
         }
@@ -169,7 +173,7 @@ where
     }
 }
 
-async fn answer<B>(shared: &Shared, request: Request<B>) -> Result<Answer, No>
+async fn answer<B>(shared: &Arc<Shared>, request: Request<B>) -> Result<Answer, No>
 where
     B: http_body::Body,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -186,6 +190,7 @@ where
     match (ask, method) {
         (Ask::Balance, _) => Ok(endpoint::answer(StatusCode::OK, &balance(&holder))),
         (Ask::Statement, _) => statement(shared, &holder, &parts.uri).await,
+        (Ask::Refund, _) => refund(shared, &holder, body).await,
         (Ask::Credentials, "POST") => issue(shared, holder.own()?, body).await,
         (Ask::Credentials, _) => Ok(list(&holder)?),
         (Ask::Credential(number), _) => revoke(shared, holder.own()?, number).await,
@@ -300,6 +305,48 @@ async fn statement(shared: &Shared, holder: &Holder, uri: &Uri) -> Result<Answer
         Holder::Further(..) => return Err(not_own().into()),
     };
     Ok(endpoint::answer(StatusCode::OK, &page))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Back {
+    currency: Currency,
+}
+
+#[derive(Serialize)]
+struct GivenBack {
+    currency: Currency,
+    /// What goes back to the payer's cards.
+    refunded: Units,
+    /// What may: it is not known yet, and the server goes on with it.
+    pending: Units,
+}
+
+/// Gives all unspent credit back: in parts, each would cost the provider a fee.
+async fn refund<B>(shared: &Arc<Shared>, holder: &Holder, body: B) -> Result<Answer, No>
+where
+    B: http_body::Body,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let Back { currency } = endpoint::read(body).await?;
+    if !shared.settings.payer_refunds {
+        let error = "this provider does not give credit back on request";
+        return Err(Refused::new(StatusCode::FORBIDDEN, error).code("refunds_not_offered").into());
+    }
+    let Holder::Own(Credential { payer, .. }, head) = holder else { return Err(not_own().into()) };
+    if !head.frozen.is_empty() {
+        return Err(ErrorCode::AccountFrozen.into());
+    }
+    let (refunded, pending) = match shared.refund((*payer, currency).into(), None).await {
+        Ok(refunded) => (refunded.total().micros(), refunded.pending().micros()),
+        Err(RefundError::Ledger(error)) => {
+            tracing::error!(%error, "a refund was not made");
+            return Err(ErrorCode::LedgerUnavailable.into());
+        }
+        Err(_) => (Micros::ZERO, Micros::ZERO), // there is nothing to give back
+    };
+    let (refunded, pending) = (refunded.units_floor(), pending.units_floor());
+    Ok(endpoint::answer(StatusCode::OK, &GivenBack { currency, refunded, pending }))
 }
 
 fn list(holder: &Holder) -> Result<Answer, Refused> {

@@ -11,6 +11,8 @@
 //! | `GET accounts/{payer}/statement?cursor=&limit=` | a page of its statement |
 //! | `POST accounts/{payer}/freeze`, `/unfreeze` `{"reason"}` | the reasons that remain |
 //! | `POST accounts/{payer}/revoke` `{}` or `{"number"}` | the generation from now on |
+//! | `POST accounts/{payer}/refund` `{"currency"}`, `"amount"`, `"topUp"` if given | what was given back |
+//! | `POST reconcile` `{"since", "repair"}` | what Stripe and the ledger did not agree about |
 //! | `GET books?after=&limit=` | whole books, in the order of payers |
 
 use std::collections::BTreeSet;
@@ -25,7 +27,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use farebox_ledger::book::{FreezeReason, IssuedCredential, Label, Limit};
 use farebox_ledger::{Account, Book, Command, FirstRecord, Head, Outcome, Timestamp};
-use farebox_protocol::{Currency, ErrorCode, Micros, PayerId, header};
+use farebox_protocol::{Currency, ErrorCode, Micros, Money, PayerId, TopUpId, header};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header as names};
@@ -35,6 +37,8 @@ use tower_service::Service;
 
 use crate::endpoint::{self, Answer, Refused};
 use crate::payments::Shared;
+use crate::reconcile::{ReconcileError, Repair};
+use crate::refund::{RefundError, Refundable};
 
 /// A shorter token is refused.
 const TOKEN_CHARACTERS_MIN: usize = 32;
@@ -121,7 +125,7 @@ impl AdminService {
             let peer = parts.extensions.get::<Peer>().map(|peer| peer.0).or(connected(&parts));
             tracing::info!(?peer, path = parts.uri.path(), "an admin request");
         }
-        let (shared, uri) = (&*self.shared, &parts.uri);
+        let (shared, uri) = (&self.shared, &parts.uri);
         let is_read = matches!(parts.method, Method::GET | Method::HEAD);
         let is_change = parts.method == Method::POST;
         let payer = |id: &str| id.parse().map_err(|_| no_book());
@@ -139,11 +143,14 @@ impl AdminService {
             ["", "accounts", id, "unfreeze"] if is_change => {
                 freeze(shared, payer(id)?, false, body).await
             }
+            ["", "accounts", id, "refund"] if is_change => refund(shared, payer(id)?, body).await,
+            ["", "reconcile"] if is_change => reconcile(shared, body).await,
             ["", "accounts", id, "revoke"] if is_change => revoke(shared, payer(id)?, body).await,
             ["", "ledger" | "books"] | ["", "accounts", _] | ["", "accounts", _, "statement"] => {
                 Err(Refused::method("GET, HEAD"))
             }
-            ["", "accounts", _, "freeze" | "unfreeze" | "revoke"] => Err(Refused::method("POST")),
+            ["", "accounts", _, "freeze" | "unfreeze" | "refund" | "revoke"]
+            | ["", "reconcile"] => Err(Refused::method("POST")),
             _ => Err(Refused::new(StatusCode::NOT_FOUND, "there is nothing here")),
         }
     }
@@ -400,6 +407,73 @@ where
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct GiveBack {
+    currency: Currency,
+    /// In micros; without it, all that is unspent.
+    #[serde(default)]
+    amount: Option<Micros>,
+    /// The number of the only charge that is given back.
+    #[serde(default)]
+    top_up: Option<u64>,
+}
+
+async fn refund<B>(shared: &Arc<Shared>, payer: PayerId, body: B) -> Result<Answer, Refused>
+where
+    B: http_body::Body,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let GiveBack { currency, amount, top_up } = endpoint::read(body).await?;
+    head(shared, payer).await?;
+    let what = match top_up {
+        Some(number) => Refundable::TopUp(TopUpId { payer, currency, number }),
+        None => Refundable::Account(payer, currency),
+    };
+    let amount = amount.map(|amount| Money::new(amount, currency));
+    let refunded = shared.refund(what, amount).await.map_err(|error| match error {
+        RefundError::NotFound => Refused::new(StatusCode::NOT_FOUND, "there is no such charge"),
+        RefundError::Ledger(error) => {
+            tracing::error!(%error, "a refund was not made");
+            unavailable(ErrorCode::LedgerUnavailable)
+        }
+        RefundError::Amount => Refused::malformed(
+            "the amount must be a whole number of the currency's minor units, above zero",
+        ),
+        RefundError::Insufficient { .. } => {
+            Refused::new(StatusCode::CONFLICT, "less than that is unspent and can be given back")
+        }
+    })?;
+    let total = refunded.total();
+    tracing::info!(%payer, %total, "the operator has given credit back");
+    Ok(endpoint::answer(StatusCode::OK, &refunded))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Since {
+    /// In seconds since 1970.
+    since: i64,
+    repair: bool,
+}
+
+async fn reconcile<B>(shared: &Arc<Shared>, body: B) -> Result<Answer, Refused>
+where
+    B: http_body::Body,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let Since { since, repair } = endpoint::read(body).await?;
+    let repair = if repair { Repair::Yes } else { Repair::No };
+    match shared.reconcile(since, repair).await {
+        Ok(found) => Ok(endpoint::answer(StatusCode::OK, &found)),
+        Err(ReconcileError::Ledger(_)) => Err(unavailable(ErrorCode::LedgerUnavailable)),
+        Err(ReconcileError::Stripe(error)) => {
+            tracing::error!(%error, "Stripe's list cannot be read");
+            Err(Refused::new(StatusCode::BAD_GATEWAY, "Stripe's list could not be read; try again"))
+        }
+    }
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {
     #[serde(default)]
@@ -411,7 +485,7 @@ struct Revoked {
     generation: u32,
 }
 
-async fn revoke<B>(shared: &Shared, payer: PayerId, body: B) -> Result<Answer, Refused>
+async fn revoke<B>(shared: &Arc<Shared>, payer: PayerId, body: B) -> Result<Answer, Refused>
 where
     B: http_body::Body,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -425,6 +499,9 @@ where
     match shared.apply(&payer, &command).await.map_err(unavailable)? {
         Outcome::Revoked { generation } => {
             tracing::info!(%payer, ?number, generation, "the operator has revoked credentials");
+            if number.is_none() {
+                shared.forget_cards(payer);
+            }
             Ok(endpoint::answer(StatusCode::OK, &Revoked { generation }))
         }
         outcome => {

@@ -12,8 +12,11 @@
 //! - [`Payer`]: who paid, for handlers
 //! - [`AccountService`]: a payer's balance, statement and credentials, by credential
 //! - [`AdminService`]: what the operator asks and changes, by token
+//! - [`WebhookService`]: what Stripe tells about charges
 //!
-//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit; `keyed.rs`
+//! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit, and in
+//! `refund.rs` credit goes back; `observe.rs` books what Stripe says about a charge, whoever asks:
+//! an event (`webhook.rs`), or a comparison of everything (`reconcile.rs`); `keyed.rs`
 //! knows requests by their `Idempotency-Key`, `meter.rs` counts what a metered one costs, and
 //! `sweep.rs` does what is due; `endpoint.rs` is what account and admin routes share.
 //!
@@ -43,15 +46,19 @@
 mod account;
 mod admin;
 mod answer;
+mod cards;
 mod endpoint;
 mod keyed;
 mod layer;
 mod meter;
+mod observe;
 mod pay;
 mod payer;
 mod payments;
 mod price;
 mod quote;
+mod reconcile;
+mod refund;
 mod refusal;
 mod reservation;
 mod secret;
@@ -60,6 +67,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod top_up;
+mod webhook;
 mod who;
 
 pub use account::AccountService;
@@ -74,5 +82,9 @@ pub use meter::PaidBody;
 pub use payer::{NotPaid, Payer};
 pub use payments::{Builder, CloseError, OpenError, Payments};
 pub use price::{FixedPrice, Price, PriceError, Pricer};
+pub use quote::LimitsError;
+pub use reconcile::{Difference, ReconcileError, Reconciliation, Repair, What};
+pub use refund::{RefundError, RefundState, Refundable, Refunded, RefundedPart};
 pub use secret::SecretError;
 pub use service::PaymentService;
+pub use webhook::{NoWebhookSecret, WebhookService};

@@ -11,8 +11,10 @@ use farebox_ledger::{
     Book, Command, Due, FirstRecord, Head, Ledger, Options, Outcome, ReservationId, Store,
     StoreError,
 };
-use farebox_processor::Stripe;
-use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Money, PayerId};
+use farebox_processor::{
+    Account as StripeAccount, ConfigError, LookUpError, Mode, Stripe, WebhookSecrets,
+};
+use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Money, PayerId, TopUpId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +24,12 @@ use crate::account::{AccountService, Issuing};
 use crate::admin::{AdminService, TokenError};
 use crate::layer::PaymentLayer;
 use crate::price::{FixedPrice, Price, Pricer};
-use crate::quote::{Limits, Quote, Unpayable};
+use crate::quote::{Limits, LimitsError, Quote, Unpayable};
+use crate::refund;
 use crate::secret::{self, Keys, SecretError};
 use crate::sweep::{self, OpenReservations};
-use crate::top_up::{Account, Progress, Work};
+use crate::top_up::{Account, Progress};
+use crate::webhook::{Events, NoWebhookSecret, WebhookService};
 use crate::who::LookUps;
 
 /// Charges for requests. It is shared and cheap to clone: open it once, and ask it for layers.
@@ -46,18 +50,34 @@ pub(crate) struct Shared {
     pub(crate) issuing: Issuing,
     /// The account's driver, by account: at most one in a process.
     pub(crate) drivers: DashMap<Account, watch::Receiver<Progress>>,
+    /// The driver of a charge's refund, by charge.
+    pub(crate) refunds: DashMap<TopUpId, watch::Receiver<refund::End>>,
+    pub(crate) events: Events,
     /// Tasks about money, which no request can cut.
     pub(crate) tasks: TaskTracker,
     pub(crate) runtime: Handle,
     pub(crate) closing: CancellationToken,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) open: OpenReservations,
-    limits: Limits,
+    pub(crate) settings: Settings,
     reservations: ReservationIds,
+}
+
+/// What the provider chose.
+#[derive(Default)]
+pub(crate) struct Settings {
+    limits: Limits,
+    webhook_secrets: Option<Arc<WebhookSecrets>>,
+    /// Whether a card that paid stays at Stripe, for later top-ups.
+    pub(crate) save_cards: bool,
+    /// Whether a payer may take unspent credit back.
+    pub(crate) payer_refunds: bool,
 }
 
 /// How long [`Payments::close`] waits for tasks about money.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
+/// The environment variable that holds the secrets of webhooks.
+const WEBHOOK_SECRET: &str = "STRIPE_WEBHOOK_SECRET";
 /// How long a start waits for Stripe to name its account. An outage does not stop a start.
 const ACCOUNT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -77,7 +97,8 @@ impl Payments {
             stripe,
             ledger: Books::At("embedded:farebox.redb".to_owned()),
             secret: None,
-            limits: Limits::default(),
+            settings: Settings { save_cards: true, ..Settings::default() },
+            webhook_secrets: Vec::new(),
             clock: Arc::new(SystemClock),
             settle_within: None,
         }
@@ -131,6 +152,22 @@ impl Payments {
         AdminService::new(self.shared.clone(), token)
     }
 
+    /// A service that hears Stripe's events, so that refunds, disputes and warnings of fraud are
+    /// booked within seconds; without it, the server finds them within minutes. On axum:
+    /// `route_service("/stripe", payments.webhook()?)`. Tell Stripe the URL, and select these events:
+    /// `payment_intent.succeeded`, `payment_intent.payment_failed`, `payment_intent.canceled`,
+    /// `charge.refunded`, `refund.failed`, `charge.dispute.created`,
+    /// `charge.dispute.funds_withdrawn`, `charge.dispute.funds_reinstated`,
+    /// `charge.dispute.closed`, `radar.early_fraud_warning.created`.
+    ///
+    /// # Errors
+    ///
+    /// [`NoWebhookSecret`] unless [`Builder::webhook_secret`] or `STRIPE_WEBHOOK_SECRET` names one.
+    pub fn webhook(&self) -> Result<WebhookService, NoWebhookSecret> {
+        let secrets = self.shared.settings.webhook_secrets.clone().ok_or(NoWebhookSecret)?;
+        Ok(WebhookService { shared: self.shared.clone(), secrets })
+    }
+
     /// Revokes every credential of a payer, and forgets which cards may spend without one: for a
     /// credential that leaked. The payer's credit stays, and its card still leads to it.
     ///
@@ -138,7 +175,9 @@ impl Payments {
     ///
     /// The ledger's: it is unknown whether they are revoked, so try again.
     pub async fn revoke(&self, payer: &PayerId) -> Result<(), StoreError> {
-        self.shared.ledger.apply(payer, &Command::RevokeCredentials).await.map(drop)
+        self.shared.ledger.apply(payer, &Command::RevokeCredentials).await?;
+        self.shared.forget_cards(*payer);
+        Ok(())
     }
 
     /// Waits until tasks about money have ended: call it after the server has drained. A top-up
@@ -158,7 +197,7 @@ impl Payments {
     }
 
     pub(crate) fn quote(&self, price: Money) -> Result<Quote, Unpayable> {
-        Quote::new(price, &self.shared.limits, self.shared.stripe.publishable_key())
+        Quote::new(price, &self.shared.settings.limits, self.shared.stripe.publishable_key())
     }
 }
 
@@ -177,8 +216,8 @@ impl Payments {
             .expect("test keys at a loopback address are a valid configuration");
         let ledger = Ledger::Memory(farebox_ledger::store::Memory::default());
         let keys = Keys::new(b"a secret that is only good for tests");
-        let limits = Limits::default();
-        let shared = Shared::new(stripe, ledger, None, keys, limits, Arc::new(SystemClock));
+        let settings = Settings::default();
+        let shared = Shared::new(stripe, ledger, None, keys, settings, Arc::new(SystemClock));
         Payments { shared: Arc::new(shared) }
     }
 
@@ -206,7 +245,7 @@ impl Shared {
         ledger: Ledger,
         first: Option<FirstRecord>,
         keys: Keys,
-        limits: Limits,
+        settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Shared {
         Shared {
@@ -218,12 +257,14 @@ impl Shared {
             look_ups: LookUps::default(),
             issuing: Issuing::default(),
             drivers: DashMap::new(),
+            refunds: DashMap::new(),
+            events: Events::default(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
             closing: CancellationToken::new(),
             clock,
             open: OpenReservations::default(),
-            limits,
+            settings,
             reservations: ReservationIds::random(),
         }
     }
@@ -290,7 +331,8 @@ pub struct Builder {
     stripe: Stripe,
     ledger: Books,
     secret: Option<Vec<u8>>,
-    limits: Limits,
+    settings: Settings,
+    webhook_secrets: Vec<String>,
     clock: Arc<dyn Clock>,
     settle_within: Option<Duration>,
 }
@@ -354,14 +396,38 @@ impl Builder {
     /// The smallest top-up in its currency. The default is ten times Stripe's smallest charge:
     /// 5 dollars.
     pub fn min_top_up(mut self, smallest: Money) -> Self {
-        self.limits.smallest.push(smallest);
+        self.settings.limits.smallest.push(smallest);
         self
     }
 
     /// The largest top-up in its currency. The default is 200 times Stripe's smallest charge:
     /// 100 dollars.
     pub fn max_top_up(mut self, largest: Money) -> Self {
-        self.limits.largest.push(largest);
+        self.settings.limits.largest.push(largest);
+        self
+    }
+
+    /// The secret with which Stripe signs events (`whsec_...`), one for each endpoint that is told,
+    /// and both while it is rolled. Without any, `STRIPE_WEBHOOK_SECRET` is read: one, or several
+    /// between commas.
+    pub fn webhook_secret(mut self, secret: &str) -> Self {
+        self.webhook_secrets.push(secret.to_owned());
+        self
+    }
+
+    /// Whether a card that paid stays at Stripe, so that the same PaymentMethod can pay again. It
+    /// does unless this is `false`; then every top-up needs a new PaymentMethod. At most 16 of a payer
+    /// stay, and those that are forgotten are detached.
+    pub fn save_cards(mut self, save: bool) -> Self {
+        self.settings.save_cards = save;
+        self
+    }
+
+    /// Whether a payer may take its unspent credit back to its cards, by its own credential, at
+    /// `refund` of [`Payments::account_routes`]. It may not unless this is `true`: Stripe keeps its
+    /// fees of what is refunded.
+    pub fn payer_refunds(mut self, allow: bool) -> Self {
+        self.settings.payer_refunds = allow;
         self
     }
 
@@ -391,38 +457,68 @@ impl Builder {
     ///
     /// Outside a tokio runtime.
     pub async fn open(self) -> Result<Payments, OpenError> {
-        let Builder { stripe, ledger: books, secret, limits, clock, settle_within } = self;
+        let Builder { stripe, ledger: books, secret, settings, clock, settle_within, .. } =
+            self.read_secrets()?;
+        settings.limits.check()?;
         let url = match &books {
             Books::At(url) => Some(url.as_str()),
             Books::Theirs(_) => None,
         };
         let keys = Keys::new(&secret::find(secret, url, stripe.mode())?);
-        let account = match tokio::time::timeout(ACCOUNT_WITHIN, stripe.account()).await {
-            Ok(Ok(account)) => account,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "Stripe does not name its account; starting without");
-                None
-            }
-            Err(_) => {
-                tracing::warn!("Stripe does not answer; starting without");
-                None
-            }
-        };
-        let first = FirstRecord::new(&keys.check, stripe.mode().as_str(), account.as_deref());
+        let account = account(&stripe).await?;
+        let account = account.as_ref().map(|account| account.id.as_str());
+        let first = FirstRecord::new(&keys.check, stripe.mode().as_str(), account);
         let options = Options { clock: clock.clone(), settle_within };
         let (ledger, first) = match books {
             Books::At(url) => (Ledger::open(&url, &first, options).await?, Some(first)),
             Books::Theirs(ledger) => (ledger, None),
         };
-        let shared = Arc::new(Shared::new(stripe, ledger, first, keys, limits, clock));
+        let shared = Arc::new(Shared::new(stripe, ledger, first, keys, settings, clock));
         for due in shared.ledger.due().await? {
             if let Due::TopUp(id) = due {
                 tracing::info!(top_up = %id, "going on with an open top-up");
-                drop(shared.drive(Work::Resume(id)));
+                shared.go_on(id).await;
             }
         }
         sweep::start(&shared);
         Ok(Payments { shared })
+    }
+
+    /// The webhook secrets, from the builder or the environment.
+    fn read_secrets(mut self) -> Result<Builder, OpenError> {
+        if self.webhook_secrets.is_empty()
+            && let Ok(named) = std::env::var(WEBHOOK_SECRET)
+        {
+            let named = named.split(',').map(str::trim).filter(|secret| !secret.is_empty());
+            self.webhook_secrets.extend(named.map(str::to_owned));
+        }
+        if !self.webhook_secrets.is_empty() {
+            let secrets = WebhookSecrets::new(&self.webhook_secrets)?;
+            self.settings.webhook_secrets = Some(Arc::new(secrets));
+        }
+        Ok(self)
+    }
+}
+
+/// The account at Stripe, if it can be asked in time. An outage does not stop a start; what Stripe
+/// says to be wrong does.
+async fn account(stripe: &Stripe) -> Result<Option<StripeAccount>, OpenError> {
+    match tokio::time::timeout(ACCOUNT_WITHIN, stripe.account()).await {
+        Ok(Ok(Some(account)))
+            if stripe.mode() == Mode::Live && account.charges_enabled == Some(false) =>
+        {
+            Err(OpenError::ChargesDisabled)
+        }
+        Ok(Ok(account)) => Ok(account),
+        Ok(Err(LookUpError::Operator)) => Err(OpenError::KeyRefused),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "Stripe does not name its account; starting without");
+            Ok(None)
+        }
+        Err(_) => {
+            tracing::warn!("Stripe does not answer; starting without");
+            Ok(None)
+        }
     }
 }
 
@@ -441,6 +537,18 @@ pub enum OpenError {
     /// There is no usable secret.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// A webhook secret is none.
+    #[error(transparent)]
+    Stripe(#[from] ConfigError),
+    /// Stripe knows the secret key no more, or never did.
+    #[error("Stripe refuses STRIPE_SECRET_KEY: copy it anew from Stripe's dashboard")]
+    KeyRefused,
+    /// Stripe lets the account charge nobody.
+    #[error("Stripe does not let this account charge cards yet: finish its activation there")]
+    ChargesDisabled,
+    /// The limits of a top-up leave no amount.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// The ledger cannot be opened.
     #[error(transparent)]
     Ledger(#[from] farebox_ledger::OpenError),

@@ -1,5 +1,6 @@
 //! A quote: the price of a request and the 402 that offers it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use farebox_protocol::{
@@ -14,10 +15,65 @@ pub(crate) struct Limits {
     pub(crate) largest: Vec<Money>,
 }
 
+/// The limits of a top-up leave no amount that a card could be charged; the operator acts.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitsError {
+    /// The largest top-up has a fraction of a minor unit.
+    #[error("the largest top-up, {0}, must be whole minor units, such as cents")]
+    NotWhole(Money),
+    /// The smallest top-up is above the largest.
+    #[error("the smallest top-up, {smallest}, is above the largest, {largest}")]
+    Crossed {
+        /// As set, or the default.
+        smallest: Money,
+        /// As set, or the default.
+        largest: Money,
+    },
+    /// Stripe charges no card so little.
+    #[error("the largest top-up, {largest}, is below Stripe's smallest charge, {minimum}")]
+    BelowMinimum {
+        /// As set.
+        largest: Money,
+        /// As Stripe publishes it.
+        minimum: Money,
+    },
+}
+
+/// As its Display, so that a `main` that returns it prints a sentence.
+impl fmt::Debug for LimitsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 const SMALLEST_CHARGES: i64 = 10;
 const LARGEST_CHARGES: i64 = 200;
 
 impl Limits {
+    /// Finds at start what no route could offer.
+    pub(crate) fn check(&self) -> Result<(), LimitsError> {
+        for configured in self.smallest.iter().chain(&self.largest) {
+            let currency = configured.currency();
+            let money = |micros| Money::new(micros, currency);
+            let smallest = Limits::of(&self.smallest, currency, SMALLEST_CHARGES);
+            let largest = Limits::of(&self.largest, currency, LARGEST_CHARGES);
+            let (Some(smallest), Some(largest)) = (smallest, largest) else { continue };
+            if currency.refundable(largest) != largest {
+                return Err(LimitsError::NotWhole(money(largest)));
+            }
+            if smallest > largest {
+                let (smallest, largest) = (money(smallest), money(largest));
+                return Err(LimitsError::Crossed { smallest, largest });
+            }
+            if let Some(minimum) = currency.minimum_charge().filter(|least| largest < *least) {
+                let (largest, minimum) = (money(largest), money(minimum));
+                return Err(LimitsError::BelowMinimum { largest, minimum });
+            }
+        }
+        Ok(())
+    }
+
     fn of(configured: &[Money], currency: Currency, charges: i64) -> Option<Micros> {
         let set = configured.iter().rev().find(|money| money.currency() == currency);
         let default = || Micros::new(currency.minimum_charge()?.get() * charges);

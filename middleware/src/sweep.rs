@@ -7,8 +7,8 @@ use std::time::Duration;
 use dashmap::DashMap;
 use farebox_ledger::book::{ClaimKey, Line, Route};
 use farebox_ledger::clock::Timestamp;
-use farebox_ledger::{Command, Due, Outcome, ReservationId, Store as _, Then};
-use farebox_protocol::{Micros, PayerId};
+use farebox_ledger::{Command, Due, Outcome, ReservationId, Store as _, Then, TopUp, TopUpState};
+use farebox_protocol::{Micros, PayerId, TopUpId};
 
 use crate::meter::Meter;
 use crate::payments::Shared;
@@ -34,6 +34,12 @@ struct Held {
 const RENEW_EVERY: Duration = Duration::from_millis(RESERVED_FOR_MILLIS as u64 / 6);
 /// In every so manieth round, it looks at the whole ledger.
 const EXPIRE_EVERY: u32 = 3;
+/// In every so manieth round, which is about every ten minutes, it reads Stripe's list of events.
+const CATCH_UP_EVERY: u32 = 60;
+/// How far back the list is read at start, which is as long as Stripe repeats a webhook, and how
+/// much of it is read twice: an event is listed a little after its time.
+const LOOK_BACK_SECONDS: i64 = 3 * 24 * 3_600;
+const OVERLAP_SECONDS: i64 = 3_600;
 
 impl OpenReservations {
     pub(crate) fn enter(
@@ -98,6 +104,18 @@ impl Shared {
         }
     }
 
+    /// Drives what is open of a top-up: its charge, or a refund of it.
+    pub(crate) async fn go_on(self: &Arc<Self>, id: TopUpId) {
+        match self.ledger.top_up(&id).await {
+            Ok(Some(TopUp { state: TopUpState::Open { .. }, .. })) => {
+                drop(self.drive(Work::Resume(id)));
+            }
+            Ok(Some(TopUp { refund: Some(_), .. })) => drop(self.drive_refund(id, false)),
+            Ok(_) => {} // it ended meanwhile
+            Err(error) => tracing::error!(top_up = %id, %error, "a top-up cannot be read"),
+        }
+    }
+
     /// Ends what is over in the ledger, whoever made it, and drives top-ups that nobody drives.
     async fn expire(self: &Arc<Self>) {
         let due = match self.ledger.due().await {
@@ -106,7 +124,7 @@ impl Shared {
         };
         for due in due {
             match due {
-                Due::TopUp(id) => drop(self.drive(Work::Resume(id))),
+                Due::TopUp(id) => self.go_on(id).await,
                 Due::Entry(payer, id) => {
                     if let Err(error) = self.ledger.apply(&payer, &Command::Expire { id }).await {
                         // The next round tries again; the others need not wait for it.
@@ -122,6 +140,7 @@ impl Shared {
 pub(crate) fn start(shared: &Arc<Shared>) {
     let (weak, closing) = (Arc::downgrade(shared), shared.closing.clone());
     let sweep = async move {
+        let mut since = None;
         for round in 1_u32.. {
             tokio::select! {
                 () = tokio::time::sleep(jittered(RENEW_EVERY)) => {}
@@ -131,6 +150,13 @@ pub(crate) fn start(shared: &Arc<Shared>) {
             shared.renew().await;
             if round % EXPIRE_EVERY == 0 {
                 shared.expire().await;
+            }
+            if round % CATCH_UP_EVERY == 1 {
+                let now = shared.clock.now().seconds();
+                match shared.catch_up(since.unwrap_or(now - LOOK_BACK_SECONDS)).await {
+                    Ok(()) => since = Some(now - OVERLAP_SECONDS),
+                    Err(error) => tracing::warn!(%error, "Stripe's events are not all booked"),
+                }
             }
         }
     };
@@ -149,5 +175,16 @@ impl crate::Payments {
     pub async fn sweep(&self) {
         self.shared.renew().await;
         self.shared.expire().await;
+    }
+
+    /// Reads Stripe's list of events, as is done every ten minutes or so.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be read.
+    pub async fn catch_up(&self) {
+        let now = self.shared.clock.now().seconds();
+        let caught_up = self.shared.catch_up(now - LOOK_BACK_SECONDS).await;
+        assert!(caught_up.is_ok(), "{caught_up:?}");
     }
 }

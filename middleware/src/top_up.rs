@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::mapref::entry::Entry;
-use farebox_ledger::{Command, Outcome, Store as _, TopUp, TopUpState, Totals};
+use farebox_ledger::{Command, Outcome, Store as _, StoreError, TopUp, TopUpState, Totals};
 use farebox_processor::{
-    Call, Charge, CvcCheck, IdempotencyKey, Intent, IntentStatus, LookUpError, Mode, Rejection,
-    Unknown,
+    Call, Charge, IdempotencyKey, Intent, IntentStatus, LookUpError, Mode, Rejection, Unknown,
 };
 use farebox_protocol::{Currency, ErrorCode, Micros, Money, PayerId, PaymentMethodId, TopUpId};
 use tokio::sync::watch;
@@ -88,11 +87,11 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// How long a driver waits for a customer, so that whoever waits is told within its time.
 const CUSTOMER_WITHIN: Duration = Duration::from_secs(10);
 /// How long one round of calls may take before the driver pauses.
-const CALL_BUDGET: Duration = Duration::from_secs(20);
-const PAUSE_MIN: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const CALL_BUDGET: Duration = Duration::from_secs(20);
+pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(500);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Stripe may forget an idempotency key after 24 hours; then the same key would charge again.
-const REPEAT_FOR_SECONDS: i64 = 23 * 3_600;
+pub(crate) const REPEAT_FOR_SECONDS: i64 = 23 * 3_600;
 /// How far before its opening a top-up's charge is looked for: a ledger that was lost makes the
 /// same ids again, and Stripe may remember their keys for longer than a day.
 const LOOK_BACK_SECONDS: i64 = 7 * 24 * 3_600;
@@ -265,7 +264,13 @@ impl Driver {
         for _ in 0..ATTEMPTS_MAX {
             let id = TopUpId { payer, currency, number };
             let (amount, payment_method) = (ask.amount, &ask.card.method);
-            let top_up = farebox_processor::TopUp { id, amount, customer, payment_method };
+            let top_up = farebox_processor::TopUp {
+                id,
+                amount,
+                customer,
+                payment_method,
+                save_card: self.shared.settings.save_cards,
+            };
             let call = self.shared.stripe.top_up(&top_up);
             let open = Command::OpenTopUp {
                 currency,
@@ -331,7 +336,8 @@ impl Driver {
             };
             match judged {
                 Judged::Credit { intent, received } => {
-                    return self.credit(id, intent, received).await.map(Finished::Ended);
+                    let ended = self.credit(id, intent, received, fresh).await;
+                    return ended.map(Finished::Ended);
                 }
                 Judged::Fail(code) => {
                     return self.fail(id, code).await.map(|failed| Finished::Ended(Err(failed)));
@@ -416,58 +422,45 @@ impl Driver {
         id: TopUpId,
         intent: String,
         received: Micros,
+        fresh: bool,
     ) -> Result<Ended, Stopped> {
         let TopUpId { payer, currency, number } = id;
         let totals = Totals { received, ..Totals::default() };
         let mut pause = PAUSE_MIN;
         for _ in 0..ATTEMPTS_MAX {
-            if let Ok(Some(TopUp { version: seen_version, method, card, .. })) =
-                self.shared.ledger.top_up(&id).await
-            {
-                // Before the credit, so that a crash between the two is driven again.
-                self.claim(payer, card, &method).await?;
-                let intent = intent.clone();
-                let observe = Command::Observe {
-                    currency,
-                    number,
-                    intent: intent.clone(),
-                    seen_version,
-                    totals,
-                };
-                let outcome = self.book(payer, &observe).await?;
-                if matches!(outcome, Outcome::Observed { .. }) {
-                    let amount = Money::new(received, currency);
-                    tracing::info!(top_up = %id, %amount, "a top-up became credit");
-                    return Ok(Ok(Some(Credited { id, intent, method })));
+            let Some(TopUp { version: seen_version, method, card, state, .. }) =
+                self.patiently(|| self.shared.ledger.top_up(&id)).await?
+            else {
+                return Err(Stopped); // the ledger lost it: reconciliation finds the charge
+            };
+            if let TopUpState::Succeeded { intent: booked } = state {
+                // An event was faster, and may have booked a refund since.
+                if !fresh || booked != intent {
+                    self.look_again(&intent, id).await;
                 }
-                tracing::error!(top_up = %id, ?outcome, "a charge is not credited yet");
+                self.shared.forget_cards(payer);
+                return Ok(Ok(Some(Credited { id, intent: booked, method })));
             }
-            self.pause(&mut pause).await?;
+            // Before the credit, so that a crash between the two is driven again.
+            self.patiently(|| self.shared.claim(payer, card, &method)).await?;
+            let intent = intent.clone();
+            let observe = Command::Observe { currency, number, intent, seen_version, totals };
+            let outcome = self.book(payer, &observe).await?;
+            if matches!(outcome, Outcome::Observed { .. }) {
+                let amount = Money::new(received, currency);
+                tracing::info!(top_up = %id, %amount, "a top-up became credit");
+            } else {
+                tracing::error!(top_up = %id, ?outcome, "a charge is not credited yet");
+                self.pause(&mut pause).await?;
+            }
         }
         Err(Stopped)
     }
 
-    /// Makes the payer's a card that it paid with beside its credential, so that the card alone
-    /// finds the money. Only if the bank checked the code: whoever knows no more than a number must
-    /// not become the payer of its holder. (A card that pays for itself was claimed before.)
-    async fn claim(
-        &self,
-        payer: PayerId,
-        card: PayerId,
-        method: &PaymentMethodId,
-    ) -> Result<(), Stopped> {
-        if card == payer {
-            return Ok(());
-        }
-        match self.shared.stripe.payment_method(method).await {
-            Ok(found) if found.cvc_check == CvcCheck::Pass => {
-                self.book(card, &Command::OwnCard { owner: payer }).await.map(drop)
-            }
-            Ok(_) => Ok(()),
-            Err(error) => {
-                tracing::warn!(%error, "a card cannot be read again; it stays nobody's");
-                Ok(())
-            }
+    /// What an old answer said may have changed since.
+    async fn look_again(&self, intent: &str, id: TopUpId) {
+        if let Err(error) = self.shared.observe(intent, Some(id)).await {
+            tracing::warn!(top_up = %id, %error, "a charge that ended long ago was not read again");
         }
     }
 
@@ -483,10 +476,19 @@ impl Driver {
 
     /// Applies a command until the ledger answers.
     async fn book(&self, payer: PayerId, command: &Command) -> Result<Outcome, Stopped> {
+        let applied = self.patiently(|| self.shared.ledger.apply(&payer, command)).await;
+        applied.map(|applied| applied.outcome)
+    }
+
+    /// Asks until the ledger answers.
+    async fn patiently<T, F>(&self, mut ask: impl FnMut() -> F) -> Result<T, Stopped>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         let mut pause = PAUSE_MIN;
         loop {
-            match self.shared.ledger.apply(&payer, command).await {
-                Ok(applied) => return Ok(applied.outcome),
+            match ask().await {
+                Ok(answer) => return Ok(answer),
                 Err(error) => tracing::error!(%error, "a top-up waits for the ledger"),
             }
             self.pause(&mut pause).await?;

@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::list::Listed;
+
 /// How far a PaymentIntent is (docs.stripe.com/payments/paymentintents/lifecycle).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IntentStatus {
@@ -100,7 +102,13 @@ pub(crate) struct IntentObject {
     #[serde(default, deserialize_with = "lenient")]
     pub(crate) livemode: Option<bool>,
     #[serde(default, deserialize_with = "lenient")]
-    metadata: Option<BTreeMap<String, Value>>,
+    metadata: Option<Metadata>,
+}
+
+impl Listed for IntentObject {
+    fn id(&self) -> &str {
+        &self.id
+    }
 }
 
 impl IntentObject {
@@ -123,7 +131,7 @@ impl IntentObject {
 
     /// The text of metadata `top_up`, whether or not it is one of ours.
     pub(crate) fn names_top_up(&self) -> Option<&str> {
-        self.metadata.as_ref()?.get("top_up")?.as_str()
+        named_top_up(self.metadata.as_ref())
     }
 
     pub(crate) fn read(self, live: bool) -> Option<Intent> {
@@ -137,6 +145,13 @@ impl IntentObject {
             id: self.id,
         })
     }
+}
+
+pub(crate) type Metadata = BTreeMap<String, Value>;
+
+/// The text of `top_up`, whether or not it is one of ours.
+pub(crate) fn named_top_up(metadata: Option<&Metadata>) -> Option<&str> {
+    metadata?.get("top_up")?.as_str()
 }
 
 #[derive(Deserialize)]
@@ -269,14 +284,17 @@ pub(crate) struct SetupIntentObject {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Page {
-    pub(crate) data: Vec<IntentObject>,
-    pub(crate) has_more: bool,
+pub(crate) struct AccountObject {
+    pub(crate) id: String,
+    #[serde(default, deserialize_with = "lenient")]
+    pub(crate) charges_enabled: Option<bool>,
 }
 
 /// A field that is absent unless it has the expected type: an unexpected detail must never hide
 /// what the rest of an answer says.
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(d: D) -> Result<Option<T>, D::Error> {
+pub(crate) fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    d: D,
+) -> Result<Option<T>, D::Error> {
     let value = Value::deserialize(d)?;
     Ok(T::deserialize(value).ok())
 }

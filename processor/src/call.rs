@@ -71,6 +71,9 @@ pub struct TopUp<'a> {
     pub customer: &'a str,
     /// The card.
     pub payment_method: &'a PaymentMethodId,
+    /// Whether the card is attached to the customer for later: one that is not can be charged
+    /// only this once.
+    pub save_card: bool,
 }
 
 impl TopUp<'_> {
@@ -87,15 +90,16 @@ impl TopUp<'_> {
             allow_redirects: Some(AllowRedirects::Never),
             enabled: true,
         };
-        let request = CreatePaymentIntent::new(minor, currency)
+        let mut request = CreatePaymentIntent::new(minor, currency)
             .customer(self.customer)
             .payment_method(self.payment_method.as_str())
             .confirm(true)
             .automatic_payment_methods(methods)
             .error_on_requires_action(true)
-            // Attaches the card to the customer: an unattached one can be used only once.
-            .setup_future_usage(PaymentIntentSetupFutureUsage::OffSession)
             .metadata(metadata([("top_up", id.to_string()), ("payer", id.payer.to_string())]));
+        if self.save_card {
+            request = request.setup_future_usage(PaymentIntentSetupFutureUsage::OffSession);
+        }
         Call::encode(request.build())
     }
 }
@@ -137,6 +141,13 @@ impl From<TopUpId> for IdempotencyKey {
     }
 }
 
+impl IdempotencyKey {
+    /// The key of a top-up's refund. It is well below 255 characters.
+    pub(crate) fn of_refund(top_up: TopUpId, number: u64) -> IdempotencyKey {
+        IdempotencyKey(format!("re_{top_up}_{number}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,7 +156,7 @@ mod tests {
         let id = format!("tu_{}_{currency}_3", "ab".repeat(32)).parse().unwrap();
         let pm: PaymentMethodId = "pm_1".parse().unwrap();
         let amount = Micros::new(micros).unwrap();
-        TopUp { id, amount, customer: "cus_1", payment_method: &pm }.encode()
+        TopUp { id, amount, customer: "cus_1", payment_method: &pm, save_card: true }.encode()
     }
 
     fn field(call: &Call, name: &str) -> Option<String> {

@@ -1,18 +1,11 @@
 //! What an attempt to charge a card means: pure decisions from an answer and what happened before.
-//!
-//! The one question behind all of them is whether the card may have been charged. Stripe saves
-//! the answer of a call that ran and replays it to every repetition of its key, refusals and
-//! crashes included. It saves nothing for a call that was turned away before it ran: a wrong key
-//! (401, 403), a rate limit (429), no connection (docs.stripe.com/api/idempotent_requests,
-//! docs.stripe.com/error-low-level).
-
-use std::time::Duration;
 
 use farebox_protocol::{Currency, Micros};
 
-use crate::answer::{ErrorBody, ErrorObject, IntentObject, IntentStatus};
+use crate::answer::{ErrorObject, IntentObject, IntentStatus};
 use crate::retry::Next;
-use crate::transport::{Answer, Attempt};
+use crate::transport::Attempt;
+use crate::verdict::{self, Before, Verdict};
 
 /// What became of a call to charge a card. Everything but [`Charge::Unknown`] is definite.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,28 +54,18 @@ pub enum Unknown {
     LookUp,
 }
 
-/// Whether some attempt under a key may have run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Before {
-    /// No: nothing under this key reached Stripe's idempotency layer.
-    Nothing,
-    /// Perhaps.
-    Perhaps,
-}
-
-impl Before {
+impl Charge {
     /// What is known when no definite answer comes any more.
-    pub(crate) fn unfinished(self) -> Charge {
-        match self {
+    pub(crate) fn unfinished(before: Before) -> Charge {
+        match before {
             Before::Nothing => Charge::NotSent,
             Before::Perhaps => Charge::Unknown(Unknown::Repeat),
         }
     }
 
-    /// An answer of gates that stand before the idempotency layer: it says nothing about an
-    /// earlier attempt.
-    pub(crate) fn turned_away(self) -> Charge {
-        match self {
+    /// What is known when the call was turned away before it ran.
+    pub(crate) fn turned_away(before: Before) -> Charge {
+        match before {
             Before::Nothing => Charge::Rejected(Rejection::Operator),
             Before::Perhaps => Charge::Unknown(Unknown::Repeat),
         }
@@ -104,80 +87,12 @@ pub(crate) enum Step {
 /// Judges an attempt under a key of which `before` is known, and remembers in it what the attempt
 /// may have done. `live`: whether our keys are live keys.
 pub(crate) fn judge(attempt: &Attempt, before: &mut Before, live: bool) -> Next<Step> {
-    let again = Next::Again(Duration::ZERO);
-    let answer = match attempt {
-        Attempt::NotSent => return again,
-        Attempt::Lost => {
-            *before = Before::Perhaps;
-            return again;
-        }
-        Attempt::Answered(answer) => answer,
-    };
-    if answer.is_success() {
-        return match answer.json::<IntentObject>() {
-            Some(intent) => Next::Done(of_intent(&intent, live)),
-            None => maybe_ran(answer, before),
-        };
-    }
-    match answer.json::<ErrorBody>() {
-        Some(body) => of_error(answer, &body.error, before, live),
-        // Not Stripe's words: a proxy in between, which may have passed the call on.
-        None => maybe_ran(answer, before),
-    }
-}
-
-fn of_error(answer: &Answer, error: &ErrorObject, before: &mut Before, live: bool) -> Next<Step> {
-    log(answer, error);
-    // A lock that was not free (`lock_timeout`) is met while a call runs, not before.
-    let limited = answer.status == 429 && !error.is_code("lock_timeout");
-    if limited || matches!(answer.status, 401 | 403) {
-        return match answer.should_retry.unwrap_or(limited) {
-            true => Next::Again(answer.retry_after.unwrap_or_default()),
-            false if limited => Next::Stop,
-            false => Next::Done(Step::Ended(before.turned_away())),
-        };
-    }
-    let transient = matches!(answer.status, 408 | 409 | 424 | 429)
-        || !(400..500).contains(&answer.status)
-        || error.is_kind("api_error")
-        || error.is_code("idempotency_key_in_use");
-    if transient && answer.replayed || error.is_kind("idempotency_error") && !transient {
-        // Saved: it ran and crashed, or this key belongs to another call. Stripe keeps saying so
-        // for as long as it knows the key.
-        return Next::Done(Step::Ended(Charge::Unknown(Unknown::LookUp)));
-    }
-    if transient || answer.should_retry == Some(true) {
-        return maybe_ran(answer, before);
-    }
-    Next::Done(of_refusal(error, live))
-}
-
-/// For the operator. Stripe's sentences are left out, for they may name a card.
-fn log(answer: &Answer, error: &ErrorObject) {
-    let Answer { attempt, status, request_id, replayed, should_retry, .. } = answer;
-    let ErrorObject { kind, code, decline_code, param, .. } = error;
-    let should_retry = *should_retry;
-    tracing::info!(
-        attempt,
-        status,
-        request_id,
-        replayed,
-        should_retry,
-        kind,
-        code,
-        decline_code,
-        param,
-        "Stripe refused a charge"
-    );
-}
-
-/// The card may have been charged by this attempt; the next one under the same key will tell.
-fn maybe_ran(answer: &Answer, before: &mut Before) -> Next<Step> {
-    *before = Before::Perhaps;
-    match answer.should_retry {
-        Some(false) => Next::Stop,
-        _ => Next::Again(answer.retry_after.unwrap_or_default()),
-    }
+    verdict::judge(attempt, before, "charge").map(|verdict| match verdict {
+        Verdict::Done(intent) => of_intent(&intent, live),
+        Verdict::Refused(error) => of_refusal(&error, live),
+        Verdict::TurnedAway => Step::Ended(Charge::turned_away(*before)),
+        Verdict::Spent => Step::Ended(Charge::Unknown(Unknown::LookUp)),
+    })
 }
 
 /// A refusal of the call itself. Stripe saved it with the key, or ran nothing at all.

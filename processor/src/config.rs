@@ -65,6 +65,12 @@ pub enum ConfigError {
     /// A live key would be sent to somebody else than Stripe.
     #[error("live keys are only sent to https://api.stripe.com")]
     LiveElsewhere,
+    /// A webhook secret is not one.
+    #[error("a webhook secret must begin with whsec_ and go on with 16 printable characters")]
+    WebhookSecret,
+    /// There are no webhook secrets, or too many.
+    #[error("there must be from 1 to 8 webhook secrets")]
+    WebhookSecretCount,
     /// The HTTP client could not be built: the system has no usable TLS roots.
     #[error("the HTTP client: {0}")]
     Client(String),

@@ -40,7 +40,7 @@
 //!
 //! let id: TopUpId = format!("tu_{payer}_usd_1").parse()?;
 //! let amount = usd!("5").micros();
-//! let call = stripe.top_up(&TopUp { id, amount, customer: &customer, payment_method: &card });
+//! let call = stripe.top_up(&TopUp { id, amount, customer: &customer, payment_method: &card, save_card: true });
 //! // ... the ledger stores `call` under `id` ...
 //! match stripe.charge(&call, &IdempotencyKey::from(id), Duration::from_secs(20)).await {
 //!     Charge::Charged { received, .. } => println!("{} micros", received.get()),
@@ -53,17 +53,30 @@
 
 mod answer;
 mod call;
+mod cards;
 mod charge;
 mod config;
 mod error;
+mod event;
+mod list;
 mod lookup;
+mod refund;
 mod retry;
+mod standing;
 mod stripe;
 mod transport;
+mod verdict;
+mod warning;
+mod webhook;
 
 pub use answer::{CvcCheck, Intent, IntentStatus};
 pub use call::{Call, IdempotencyKey, TopUp};
 pub use charge::{Charge, Rejection, Unknown};
 pub use config::{ConfigError, Mode};
 pub use error::{KeyError, LookUpError};
-pub use stripe::{PaymentMethod, Stripe, Verification};
+pub use event::{Event, EventKind};
+pub use refund::{GiveBack, Refund};
+pub use standing::{Dispute, DisputeState, Standing};
+pub use stripe::{Account, PaymentMethod, Stripe, Verification};
+pub use warning::Warning;
+pub use webhook::{Unverified, WebhookSecrets};

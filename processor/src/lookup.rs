@@ -80,6 +80,16 @@ pub(crate) fn judge<T: DeserializeOwned>(attempt: &Attempt) -> Next<Result<T, Fa
     Next::Done(Err(Failure::Refused(*status, Box::new(error))))
 }
 
+/// The same where a stand-in may lack the endpoint and say 404 in words of its own.
+pub(crate) fn judge_if_known<T: DeserializeOwned>(attempt: &Attempt) -> Next<Result<T, Failure>> {
+    match attempt {
+        Attempt::Answered(answer) if answer.status == 404 => {
+            Next::Done(Err(Failure::Refused(404, Box::default())))
+        }
+        attempt => judge(attempt),
+    }
+}
+
 fn again<T>(answer: &Answer) -> Next<T> {
     match answer.should_retry {
         Some(false) => Next::Stop,

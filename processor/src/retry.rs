@@ -41,6 +41,16 @@ pub(crate) enum Next<T> {
     Stop,
 }
 
+impl<T> Next<T> {
+    pub(crate) fn map<U>(self, definite: impl FnOnce(T) -> U) -> Next<U> {
+        match self {
+            Next::Done(outcome) => Next::Done(definite(outcome)),
+            Next::Again(wait) => Next::Again(wait),
+            Next::Stop => Next::Stop,
+        }
+    }
+}
+
 /// Sends `request` until `judge` has a definite answer. `None`: it stopped, or the time is spent.
 pub(crate) async fn until<T>(
     request: &Ready<'_>,

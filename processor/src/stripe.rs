@@ -18,20 +18,20 @@ use stripe_payment::payment_method::RetrievePaymentMethod;
 use stripe_types::RangeQueryTs;
 
 use crate::answer::{
-    CvcCheck, Identified, Intent, IntentObject, IntentStatus, Page, PaymentMethodObject, Reference,
-    SetupIntentObject,
+    AccountObject, CvcCheck, Identified, Intent, IntentObject, IntentStatus, PaymentMethodObject,
+    Reference, SetupIntentObject,
 };
 use crate::call::{Call, IdempotencyKey, TopUp, metadata};
-use crate::charge::{self, Before, Charge, Rejection, Step, Unknown};
+use crate::charge::{self, Charge, Rejection, Step, Unknown};
 use crate::config::{self, ConfigError, Mode};
 use crate::error::LookUpError;
 use crate::lookup::{self, Failure, LOOK_UP_BUDGET, SLOW_BUDGET};
 use crate::retry::{self, Deadline, Next};
 use crate::transport::{Attempt, Ready, Transport};
+use crate::verdict::Before;
 
-/// More than a payer can make in the time that is ever looked back; a list that never ends is
-/// not one.
-const PAGES_MAX: usize = 1_000;
+/// Stripe's ids have at most 255 characters (docs.stripe.com/upgrades).
+const ID_BYTES_MAX: usize = 255;
 /// How many keys are tried to make one customer.
 const CUSTOMER_KEYS_MAX: usize = 3;
 
@@ -56,6 +56,15 @@ pub struct PaymentMethod {
     pub cvc_check: CvcCheck,
     /// The customer that it is attached to.
     pub customer: Option<String>,
+}
+
+/// Our own account at Stripe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// `acct_...`
+    pub id: String,
+    /// Whether Stripe lets it charge cards; `None` where a stand-in does not say.
+    pub charges_enabled: Option<bool>,
 }
 
 /// Whether somebody proved to hold a card.
@@ -135,25 +144,23 @@ impl Stripe {
         self.0.mode
     }
 
-    /// The id of our own account, `acct_...`. `None` where a stand-in does not know the endpoint
+    /// Our own account. `None` where a stand-in does not know the endpoint
     /// or a restricted key may not read it.
     ///
     /// # Errors
     ///
     /// [`LookUpError`]; `Operator` when Stripe refuses the key.
-    pub async fn account(&self) -> Result<Option<String>, LookUpError> {
+    pub async fn account(&self) -> Result<Option<Account>, LookUpError> {
         let request = self.get(&RequestBuilder::new(StripeMethod::Get, "/account"))?;
         // A stand-in may say 404 in words of its own, so these statuses count without them.
         let judge = |attempt: &Attempt| match attempt {
             Attempt::Answered(answer) if matches!(answer.status, 403 | 404) => Next::Done(Ok(None)),
-            attempt => match lookup::judge::<Identified>(attempt) {
-                Next::Done(account) => Next::Done(account.map(|account| Some(account.id))),
-                Next::Again(wait) => Next::Again(wait),
-                Next::Stop => Next::Stop,
-            },
+            attempt => lookup::judge::<AccountObject>(attempt).map(|account| account.map(Some)),
         };
         let account = retry::until(&request, Deadline::after(LOOK_UP_BUDGET), judge).await;
-        account.unwrap_or(Err(Failure::Unavailable)).map_err(|e| e.into_error("account"))
+        let account = account.unwrap_or(Err(Failure::Unavailable));
+        let account = account.map_err(|failure| failure.into_error("account"))?;
+        Ok(account.map(|AccountObject { id, charges_enabled }| Account { id, charges_enabled }))
     }
 
     /// The card behind a PaymentMethod (docs.stripe.com/api/payment_methods/retrieve).
@@ -248,13 +255,15 @@ impl Stripe {
     ) -> Charge {
         let deadline = Deadline::after(budget);
         let live = self.mode().is_live();
-        let Ok(request) = self.0.transport.post(call, key) else { return before.turned_away() };
+        let Ok(request) = self.0.transport.post(call, key) else {
+            return Charge::turned_away(before);
+        };
         let judge = |attempt: &Attempt| charge::judge(attempt, &mut before, live);
         let charge = match retry::until(&request, deadline, judge).await {
             Some(Step::Ended(charge)) => charge,
             Some(Step::Cancel(intent)) => self.cancel(&intent, deadline).await,
             Some(Step::Read(intent)) => self.read(&intent, deadline).await,
-            None => before.unfinished(),
+            None => Charge::unfinished(before),
         };
         match charge {
             Charge::Rejected(Rejection::Operator) => {
@@ -357,9 +366,7 @@ impl Stripe {
     ///
     /// [`LookUpError`].
     pub async fn intent(&self, id: &str) -> Result<Intent, LookUpError> {
-        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            return Err(LookUpError::NotFound);
-        }
+        check_id(id)?;
         let request = self.get(&RetrievePaymentIntent::new(id).build())?;
         let object: IntentObject = fetch(&request, LOOK_UP_BUDGET, "payment intent").await?;
         object.read(self.mode().is_live()).ok_or_else(|| {
@@ -386,42 +393,50 @@ impl Stripe {
             list = list.customer(customer);
         }
         let mut intents = Vec::new();
-        let mut request = list.build();
-        for _ in 0..PAGES_MAX {
-            let ready = self.get(&request)?;
-            let page: Page = fetch(&ready, LOOK_UP_BUDGET, "payment intents").await?;
-            let last = page.data.last().map(|intent| intent.id.clone());
-            for object in page.data {
-                let (id, ours) = (object.id.clone(), object.names_top_up().is_some());
-                match object.read(self.mode().is_live()) {
-                    Some(intent) => intents.push(intent),
-                    None if ours => {
-                        tracing::error!(intent = id, "Stripe's intent cannot be read");
-                        return Err(LookUpError::Unavailable);
-                    }
-                    None => {}
+        for object in self.list::<IntentObject>(list.build(), "payment intents").await? {
+            let (id, ours) = (object.id.clone(), object.names_top_up().is_some());
+            match object.read(self.mode().is_live()) {
+                Some(intent) => intents.push(intent),
+                None if ours => {
+                    tracing::error!(intent = id, "Stripe's intent cannot be read");
+                    return Err(LookUpError::Unavailable);
                 }
-            }
-            match last {
-                _ if !page.has_more => return Ok(intents),
-                Some(last) => request = list.clone().starting_after(last).build(),
-                None => break,
+                None => {}
             }
         }
-        tracing::error!("Stripe's list of intents does not end");
-        Err(LookUpError::Unavailable)
+        Ok(intents)
     }
 
-    fn get(&self, request: &RequestBuilder) -> Result<Ready<'_>, LookUpError> {
+    /// Refuses an object of the other mode than our keys. A stand-in that does not say is
+    /// believed to be in our mode.
+    pub(crate) fn same_mode(&self, livemode: Option<bool>, id: &str) -> Result<(), LookUpError> {
+        if livemode.is_some_and(|live| live != self.mode().is_live()) {
+            tracing::error!(id, "Stripe's object is of the other mode than our keys");
+            return Err(LookUpError::Operator);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, request: &RequestBuilder) -> Result<Ready<'_>, LookUpError> {
         self.0.transport.get(request).map_err(|_| LookUpError::NotFound)
     }
 
-    fn post(&self, call: &Call, key: &IdempotencyKey) -> Result<Ready<'_>, LookUpError> {
+    pub(crate) fn post(&self, call: &Call, key: &IdempotencyKey) -> Result<Ready<'_>, LookUpError> {
         self.0.transport.post(call, key).map_err(|_| LookUpError::Operator)
     }
 }
 
-async fn fetch<T: serde::de::DeserializeOwned>(
+/// An id from outside cannot lead to another endpoint.
+pub(crate) fn check_id(id: &str) -> Result<(), LookUpError> {
+    let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if (1..=ID_BYTES_MAX).contains(&id.len()) && plain {
+        Ok(())
+    } else {
+        Err(LookUpError::NotFound)
+    }
+}
+
+pub(crate) async fn fetch<T: serde::de::DeserializeOwned>(
     request: &Ready<'_>,
     budget: Duration,
     what: &'static str,

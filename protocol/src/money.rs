@@ -252,6 +252,12 @@ impl Currency {
         }
     }
 
+    /// `micros` rounded down to what a card can be given back; zero if it is negative.
+    pub const fn refundable(self, micros: Micros) -> Micros {
+        let step = self.micros_per_minor() * self.row().step;
+        if micros.0 < 0 { Micros::ZERO } else { Micros(micros.0 - micros.0 % step) }
+    }
+
     const fn micros_per_minor(self) -> i64 {
         10_i64.pow(MICRO_DIGITS - self.row().exponent)
     }

@@ -8,8 +8,10 @@ use serde_json::Value;
 use crate::auth::{self, KeyKind};
 use crate::error::{ApiError, ApiResult};
 use crate::expand::Expand;
+use crate::faults::{self, Crash};
 use crate::form::{Form, Params};
 use crate::idempotency::{self, Keyed, Saved};
+use crate::limits::Limit;
 use crate::payment_intents::charges;
 use crate::state::State;
 use crate::{
@@ -38,6 +40,8 @@ pub(crate) struct Answer {
     pub(crate) original_request: Option<String>,
     /// The idempotency key that stays in use until this answer has left.
     pub(crate) holds_key: Option<String>,
+    /// The rate limit that the request met.
+    pub(crate) limit: Option<Limit>,
 }
 
 /// A route: how its parameters become a job.
@@ -153,19 +157,18 @@ pub(crate) fn answer(
     config: &Config,
     parts: &Parts,
     body: ApiResult<&Bytes>,
+    crash: Option<Crash>,
 ) -> Answer {
     let request_id = state.ids.next("req");
-    let outcome = body.and_then(|body| handle(state, config, parts, body, &request_id));
-    outcome.unwrap_or_else(|error| {
-        let (status, body) = error.into_parts();
-        Answer {
-            status,
-            body: body.to_string().into(),
-            request_id,
-            original_request: None,
-            holds_key: None,
-        }
-    })
+    let outcome = body.and_then(|body| handle(state, config, parts, body, crash, &request_id));
+    outcome.unwrap_or_else(|error| refuse(error, request_id))
+}
+
+/// The answer to a request that does not run.
+pub(crate) fn refuse(error: ApiError, request_id: String) -> Answer {
+    let (status, body) = error.into_parts();
+    let body = body.to_string().into();
+    Answer { status, body, request_id, original_request: None, holds_key: None, limit: None }
 }
 
 /// Errors from here were found before the request ran: they are never saved.
@@ -174,6 +177,7 @@ fn handle(
     config: &Config,
     parts: &Parts,
     body: &Bytes,
+    crash: Option<Crash>,
     request_id: &str,
 ) -> ApiResult<Answer> {
     let key = config.keys.authenticate(&parts.headers)?;
@@ -196,7 +200,12 @@ fn handle(
     let expand = Expand::read(&mut params, endpoint.object, endpoint.list_of)?;
     let job = (endpoint.prepare)(&endpoint.id, &mut params)?;
     params.finish()?;
-    let outcome = job(&mut Context { state, config, key, now });
+    let run = || job(&mut Context { state, config, key, now });
+    let outcome = match crash {
+        None => run(),
+        Some(Crash::BeforeEffect) => Err(faults::crashed()),
+        Some(Crash::AfterEffect) => run().and(Err(faults::crashed())),
+    };
     let saved = execute(state, outcome, &expand, request_id);
     let holds_key = keyed.as_ref().map(|keyed| keyed.key.clone());
     if let Some(keyed) = keyed {
@@ -208,6 +217,7 @@ fn handle(
         request_id: saved.request_id,
         original_request: None,
         holds_key,
+        limit: None,
     })
 }
 
@@ -230,6 +240,7 @@ fn replay(saved: Saved, request_id: &str) -> Answer {
         request_id: request_id.to_owned(),
         original_request: Some(saved.request_id),
         holds_key: None,
+        limit: None,
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A clock that a test moves by hand. Clones show the same time.
 ///
-/// It governs everything the sandbox dates or lets expire: `created`, card expiry and the 24 hours
-/// after which idempotency keys are forgotten. It does not govern
-/// [`latency`](crate::Builder::latency), which is real time.
+/// It governs everything the sandbox dates, counts or lets expire: `created`, card expiry, the 24
+/// hours after which idempotency keys are forgotten, rate limits, and the timestamps of webhooks.
+/// It does not govern what takes time: [`latency`](crate::Builder::latency), faults and the delivery
+/// of webhooks are real time.
 ///
 /// ```
 /// use farebox_sandbox::ManualClock;
@@ -31,7 +32,9 @@ impl ManualClock {
     /// Moves time forward by the whole seconds of `by`.
     pub fn advance(&self, by: Duration) {
         let seconds = i64::try_from(by.as_secs()).unwrap_or(i64::MAX);
-        self.0.fetch_add(seconds, Ordering::SeqCst);
+        let add = |now: i64| Some(now.saturating_add(seconds));
+        // Never refused: the closure always gives a value.
+        let _before = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
     }
 
     /// Seconds since 1970 (UTC).
@@ -43,7 +46,8 @@ impl ManualClock {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Clock {
-    System,
+    /// The machine's clock, ahead by what the other one shows.
+    System(ManualClock),
     Manual(ManualClock),
 }
 
@@ -52,9 +56,16 @@ impl Clock {
         match self {
             Self::Manual(clock) => clock.now(),
             // A machine whose clock stands before 1970 gets 1970: the sandbox has no better guess.
-            Self::System => SystemTime::now()
+            Self::System(ahead) => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
+                .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+                .saturating_add(ahead.now()),
+        }
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        match self {
+            Self::Manual(clock) | Self::System(clock) => clock.advance(by),
         }
     }
 }

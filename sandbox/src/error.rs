@@ -38,6 +38,11 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "idempotency_error", message)
     }
 
+    /// A failure inside Stripe: HTTP 500.
+    pub(crate) fn server(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "api_error", message)
+    }
+
     /// An object named by a parameter that this account does not have: HTTP 400. Named in the
     /// path, it is a 404, see [`ApiError::status`].
     pub(crate) fn missing(object: &str, id: &str, param: &str) -> Self {

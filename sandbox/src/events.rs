@@ -17,7 +17,7 @@ pub(crate) struct Event {
     id: String,
     created: i64,
     /// Such as `payment_intent.succeeded`.
-    kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The object as it was just after.
     object: Value,
 }
@@ -36,6 +36,7 @@ impl Context<'_> {
     /// Notes what happened to `object`, as it is now.
     pub(crate) fn happened(&mut self, kind: &'static str, object: Value) {
         let id = self.state.ids.next("evt");
+        self.state.outbox.happened(&id);
         self.state.events.put(Event { id, created: self.now, kind, object });
     }
 }
@@ -67,9 +68,16 @@ pub(crate) fn retrieve(id: &str, _: &mut Params) -> ApiResult<Job> {
 /// `GET /v1/events`
 pub(crate) fn list(_: &str, params: &mut Params) -> ApiResult<Job> {
     let kind = params.text("type")?;
+    let mut kinds = params.texts("types")?;
+    if kind.is_some() && !kinds.is_empty() {
+        let message = "You may only specify one of these parameters: type, types.";
+        return Err(ApiError::invalid(message).code("parameters_exclusive"));
+    }
+    kinds.extend(kind);
     let page = Page::read(params)?.read_created(params)?;
     Ok(Box::new(move |context| {
-        let wanted = |event: &Event| kind.as_deref().is_none_or(|kind| event.kind == kind);
+        let wanted =
+            |event: &Event| kinds.is_empty() || kinds.iter().any(|kind| event.kind == kind);
         page.list(&context.state.events, ("event", "/v1/events"), wanted, show)
     }))
 }

@@ -68,14 +68,7 @@ impl SavedAnswers {
             )));
         }
         if record.in_flight {
-            let message = format!(
-                "There is currently another in-progress request using this Idempotent Key (that \
-                     probably means you submitted twice, and the other request is still going \
-                     through): {key}. Please try again later."
-            );
-            return Err(ApiError::invalid(message)
-                .code("idempotency_key_in_use")
-                .status(StatusCode::CONFLICT));
+            return Err(in_use(key));
         }
         Ok(Some(record.saved.clone()))
     }
@@ -101,6 +94,21 @@ impl SavedAnswers {
             }
         }
     }
+}
+
+/// What a client hears whose other request under the key of this one is not answered yet.
+pub(crate) fn in_use_by(headers: &HeaderMap) -> ApiError {
+    key_of(headers).map_or_else(|refused| refused, |key| in_use(key.as_deref().unwrap_or_default()))
+}
+
+fn in_use(key: &str) -> ApiError {
+    ApiError::invalid(format!(
+        "There is currently another in-progress request using this Idempotent Key (that probably \
+             means you submitted twice, and the other request is still going through): {key}. \
+             Please try again later."
+    ))
+    .code("idempotency_key_in_use")
+    .status(StatusCode::CONFLICT)
 }
 
 /// The key of a request, if it has one.

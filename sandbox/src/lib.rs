@@ -12,17 +12,20 @@
 //! [`Sandbox::dispute`] and [`Sandbox::fail_refund`], or by tests in other languages over HTTP:
 //!
 //! ```text
-//! POST /sandbox/disputes              {"payment_intent", "kind": "chargeback" or "inquiry", "amount"}
-//! POST /sandbox/disputes/{id}         {"end": "won", "lost", "warning_closed" or "escalate"}
+//! POST /sandbox/disputes              {"payment_intent": "pi_...", "kind": "inquiry"}
+//! POST /sandbox/disputes/{id}         {"end": "won"}
 //! POST /sandbox/refunds/{id}/succeed
 //! POST /sandbox/refunds/{id}/fail
-//! POST /sandbox/early_fraud_warnings  {"payment_intent"}
+//! POST /sandbox/early_fraud_warnings  {"payment_intent": "pi_..."}
 //! ```
 //!
-//! Each answers with Stripe's object as it is then, or with an error in Stripe's form. Test cards
-//! that promise a dispute, an inquiry or a fraud warning keep their promise in the same call; the
-//! refunds of `pm_card_refundFail` fail in the same call, those of `pm_card_pendingRefund` wait to
-//! be settled.
+//! `kind` is `chargeback` (the default) or `inquiry`; with an `amount` it is about a part of the
+//! payment. `end` is `won`, `lost`, `warning_closed` or `escalate`. Each answers with Stripe's
+//! object as it is then, or with an error in Stripe's form.
+//!
+//! Test cards that promise a dispute, an inquiry or a fraud warning keep their promise in the same
+//! call. So do the refunds of `pm_card_refundFail`: they succeed, and have failed when they are
+//! read again. Those of `pm_card_pendingRefund` stay pending until they are settled.
 //!
 //! It listens on loopback only, takes no live keys, keeps everything in memory, and forgets it when
 //! it stops.
@@ -63,35 +66,45 @@ mod account;
 mod api;
 mod auth;
 mod balance;
+mod builder;
 mod cards;
 mod clock;
+mod connection;
+mod control;
 mod customers;
 mod disputes;
 mod error;
 mod events;
 mod expand;
+mod faults;
 mod form;
 mod fraud_warnings;
 mod idempotency;
 mod ids;
 mod intents;
+mod limits;
 mod lists;
 mod money;
 mod network;
 mod payment_intents;
 mod payment_methods;
+mod post;
 mod refunds;
 mod sandbox;
 mod search;
 mod server;
 mod setup_intents;
 mod state;
+mod webhooks;
 
 use std::time::Duration;
 
+pub use crate::builder::{Builder, StartError, StartErrorKind};
 pub use crate::clock::ManualClock;
+pub use crate::faults::{Fault, FaultKind, InvalidFault};
 pub use crate::network::{Impossible, RefundRecord};
-pub use crate::sandbox::{Builder, Call, ChargeRecord, Sandbox, StartError, StartErrorKind};
+pub use crate::sandbox::{Call, ChargeRecord, EventRecord, Sandbox};
+pub use crate::webhooks::{Delivery, DeliveryRecord, InvalidWebhook};
 
 /// What a sandbox was told when it was built.
 #[derive(Clone)]

@@ -295,11 +295,11 @@ fn act<T>(
 /// The same actions for tests in other languages.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/sandbox/disputes", post(post_dispute))
-        .route("/sandbox/disputes/{id}", post(post_dispute_end))
-        .route("/sandbox/refunds/{id}/succeed", post(post_refund_success))
-        .route("/sandbox/refunds/{id}/fail", post(post_refund_failure))
-        .route("/sandbox/early_fraud_warnings", post(post_fraud_warning))
+        .route("/disputes", post(post_dispute))
+        .route("/disputes/{id}", post(post_dispute_end))
+        .route("/refunds/{id}/succeed", post(post_refund_success))
+        .route("/refunds/{id}/fail", post(post_refund_failure))
+        .route("/early_fraud_warnings", post(post_fraud_warning))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 

@@ -5,15 +5,18 @@ use std::collections::{HashMap, VecDeque};
 use crate::balance::BalanceTransaction;
 use crate::customers::Customer;
 use crate::disputes::Dispute;
-use crate::events::Event;
+use crate::events::{self, Event};
+use crate::faults::Faults;
 use crate::fraud_warnings::FraudWarning;
 use crate::idempotency::SavedAnswers;
 use crate::ids::Ids;
+use crate::limits::Limiter;
 use crate::payment_intents::PaymentIntent;
 use crate::payment_intents::charges::Charge;
 use crate::payment_methods::PaymentMethod;
 use crate::refunds::Refund;
 use crate::setup_intents::SetupIntent;
+use crate::webhooks::{self, Outbox};
 use crate::{Call, ChargeRecord};
 
 /// Calls remembered for [`Sandbox::calls`](crate::Sandbox::calls).
@@ -77,6 +80,9 @@ pub(crate) struct State {
     pub(crate) events: Table<Event>,
     pub(crate) paid: Vec<ChargeRecord>,
     pub(crate) saved_answers: SavedAnswers,
+    pub(crate) faults: Faults,
+    pub(crate) limiter: Limiter,
+    pub(crate) outbox: Outbox,
     calls: VecDeque<Call>,
 }
 
@@ -96,8 +102,17 @@ impl State {
             events: Table::default(),
             paid: Vec::new(),
             saved_answers: SavedAnswers::default(),
+            faults: Faults::default(),
+            limiter: Limiter::default(),
+            outbox: Outbox::new(seed),
             calls: VecDeque::new(),
         }
+    }
+
+    /// An event's webhook: the header `Stripe-Signature` of this time, and the body.
+    pub(crate) fn signed(&self, event: &str, timestamp: i64) -> Option<(String, String)> {
+        let body = events::show(&self.events.get(event)?).to_string();
+        Some((webhooks::signature(self.outbox.secrets(), timestamp, &body), body))
     }
 
     pub(crate) fn record(&mut self, call: Call) {

@@ -256,6 +256,9 @@ pub struct Refund {
     pub number: u64,
     /// What is still set aside for it.
     pub left: Micros,
+    /// When it was opened: Stripe forgets keys, so an old request must not be sent again.
+    #[serde(default)]
+    pub opened: Timestamp,
     /// The encoded request to Stripe.
     pub call: String,
 }

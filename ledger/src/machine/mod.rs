@@ -30,7 +30,7 @@ mod top_up;
 
 use farebox_protocol::{Currency, Micros};
 
-use crate::book::{Entry, Head, Route, TopUp, TopUpState, Totals, UsageKey};
+use crate::book::{Entry, Head, Refund, Route, TopUp, TopUpState, Totals, UsageKey};
 use crate::clock::Timestamp;
 
 pub use command::{Applied, ClaimOf, Command, Durability, Outcome, Proof, Then};
@@ -85,7 +85,8 @@ pub fn transition(
         }
         Command::FailTopUp { currency, code, .. } => top_up::fail(head, entry, *currency, *code),
         Command::OpenRefund { currency, refund, amount, call, .. } => {
-            refund::open(head, entry, *currency, *refund, *amount, call)
+            let opened = Refund { number: *refund, left: *amount, opened: now, call: call.clone() };
+            refund::open(head, entry, *currency, opened)
         }
         Command::CloseRefund { currency, refund, seen_version, totals, .. } => {
             refund::close(head, entry, *currency, *refund, *seen_version, *totals, now)

@@ -11,14 +11,10 @@ pub(super) fn open(
     head: &mut Head,
     entry: Option<&Entry>,
     currency: Currency,
-    number: u64,
-    amount: Micros,
-    call: &str,
+    refund: Refund,
 ) -> Step {
     let Some(Entry::TopUp(top_up)) = entry else { return Step::Unchanged(Outcome::NotFound) };
-    if !head.frozen.is_empty() {
-        return Step::Unchanged(Outcome::Frozen);
-    }
+    let Refund { number, left: amount, .. } = refund;
     if let Some(open) = &top_up.refund {
         return Step::Unchanged(Outcome::Joined { number: open.number });
     }
@@ -44,8 +40,7 @@ pub(super) fn open(
         return Step::Unchanged(Outcome::Insufficient { missing });
     }
     head.accounts.insert(currency, Account { available, refunding, ..account });
-    let refund = Some(Refund { number, left: amount, call: call.to_owned() });
-    let top_up = TopUp { refund, ..TopUp::clone(top_up) };
+    let top_up = TopUp { refund: Some(refund), ..TopUp::clone(top_up) };
     Step::changed(Some(top_up.into()), Outcome::Opened)
 }
 

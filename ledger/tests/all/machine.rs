@@ -407,7 +407,6 @@ fn who_is_frozen_for_two_reasons_is_frozen_until_both_are_gone() {
         (11, freeze("dp_1"), Outcome::Frozen),
         (12, reserve(2, micros(0)), Outcome::Frozen),
         (12, open(2, Some(Micros::MAX)), Outcome::Frozen),
-        (12, open_refund(1, 100), Outcome::Frozen),
         (13, settle(1, micros(100)), settled(4_999_900)), // it was served
         (14, unfreeze("operator"), Outcome::Frozen),
         (14, unfreeze("operator"), Outcome::Frozen),
@@ -484,6 +483,21 @@ fn a_refund_is_set_aside_and_then_paid_out() {
         ],
     );
     assert_eq!(money(&model), (0, 3_000_000, 2_000_000));
+}
+
+#[test]
+fn a_frozen_payer_can_be_refunded() {
+    let mut model = five();
+    let freeze = Command::Freeze { reason: "dp_1".parse().unwrap() };
+    timed(
+        &mut model,
+        &[
+            (10, freeze, Outcome::Frozen),
+            (11, open_refund(1, 2_000_000), Outcome::Opened),
+            (12, close_refund(1, 1, totals(2_000_000, 0)), Outcome::Closed),
+        ],
+    );
+    assert_eq!(money(&model), (3_000_000, 0, 2_000_000));
 }
 
 #[test]

@@ -29,7 +29,7 @@ const REACHED: &[(&str, &str)] = &[
     ("OpenTopUp", "Opened Joined NotNeeded Stale Frozen"),
     ("Observe", "Observed NotFound Conflict OutOfRange"),
     ("FailTopUp", "Failed Succeeded NotFound"),
-    ("OpenRefund", "Opened Joined Stale Frozen NotFound Conflict Insufficient OutOfRange"),
+    ("OpenRefund", "Opened Joined Stale NotFound Conflict Insufficient OutOfRange"),
     ("CloseRefund", "Closed NotFound Conflict OutOfRange"),
     ("Freeze", "Frozen"),
     ("Unfreeze", "Frozen Unfrozen"),

@@ -1,8 +1,11 @@
 //! The classification as a table: an answer and what happened before, to the next step.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
+use crate::transport::Answer;
 
 const INTENT: &str = "pi_1";
 
@@ -149,8 +152,8 @@ fn no_connection_tells_nothing_about_an_earlier_attempt() {
         assert_eq!(judge(&Attempt::NotSent, &mut before, false), again());
         assert_eq!(before, known);
     }
-    assert_eq!(Before::Nothing.unfinished(), Charge::NotSent);
-    assert_eq!(Before::Perhaps.unfinished(), Charge::Unknown(Unknown::Repeat));
+    assert_eq!(Charge::unfinished(Before::Nothing), Charge::NotSent);
+    assert_eq!(Charge::unfinished(Before::Perhaps), Charge::Unknown(Unknown::Repeat));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farebox_processor::{CvcCheck, IntentStatus, LookUpError, Mode, Verification};
+use farebox_processor::{Account, CvcCheck, IntentStatus, LookUpError, Mode, Verification};
 use farebox_protocol::PayerId;
 use serde_json::{Value, json};
 
@@ -32,7 +32,8 @@ fn spent() -> Reply {
 #[tokio::test]
 async fn the_account_is_named_where_it_is_known() {
     let script = Script::play([reply(200, &json!({"id": "acct_1"}))]).await;
-    assert_eq!(script.stripe().account().await, Ok(Some("acct_1".to_owned())));
+    let account = Account { id: "acct_1".to_owned(), charges_enabled: None };
+    assert_eq!(script.stripe().account().await, Ok(Some(account)));
     assert_eq!(script.seen()[0].target, "/v1/account");
     assert_eq!(script.stripe().mode(), Mode::Sandbox);
     for unknown in [html(404), error(404, &json!({})), error(403, &json!({}))] {

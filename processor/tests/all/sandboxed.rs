@@ -59,7 +59,7 @@ impl World {
 
     fn call(&self, number: u64, customer: &str, card: &PaymentMethodId) -> Call {
         let (id, amount) = (id(number), usd!("5").micros());
-        self.stripe.top_up(&TopUp { id, amount, customer, payment_method: card })
+        self.stripe.top_up(&TopUp { id, amount, customer, payment_method: card, save_card: true })
     }
 
     async fn charge(&self, number: u64, customer: &str, card: &PaymentMethodId) -> Charge {
@@ -239,7 +239,8 @@ async fn an_amount_that_stripe_refuses_is_the_operators_business() {
     let (card, customer) = (world.card(VISA).await, world.customer().await);
     for (number, amount) in [(1, usd!("0.01").micros()), (2, Micros::new(-1).unwrap())] {
         let id = id(number);
-        let top_up = TopUp { id, amount, customer: &customer, payment_method: &card };
+        let top_up =
+            TopUp { id, amount, customer: &customer, payment_method: &card, save_card: true };
         let charge = world.stripe.charge(&world.stripe.top_up(&top_up), &id.into(), BUDGET).await;
         assert_eq!(charge, Charge::Rejected(Rejection::Operator));
     }
@@ -332,5 +333,5 @@ async fn the_sandbox_has_an_account_and_its_mode_is_sandbox() {
     let world = World::start().await;
     assert_eq!(world.stripe.mode(), Mode::Sandbox);
     let account = world.stripe.account().await.unwrap();
-    assert!(account.is_none_or(|id| id.starts_with("acct_")));
+    assert!(account.is_none_or(|account| account.id.starts_with("acct_")));
 }

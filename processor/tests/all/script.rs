@@ -233,5 +233,5 @@ pub(crate) fn key() -> IdempotencyKey {
 
 pub(crate) fn call(stripe: &Stripe) -> Call {
     let (id, amount, payment_method) = (top_up_id(), usd!("5").micros(), &card());
-    stripe.top_up(&TopUp { id, amount, customer: "cus_1", payment_method })
+    stripe.top_up(&TopUp { id, amount, customer: "cus_1", payment_method, save_card: true })
 }

@@ -4,9 +4,12 @@
 
 mod auth;
 mod captures;
+mod control;
 mod disputes;
+mod faults;
 mod generated_requests;
 mod idempotency;
+mod limits;
 mod lists;
 mod money;
 mod parameters;
@@ -18,3 +21,4 @@ mod setup_intents;
 mod strict_types;
 mod support;
 mod test_cards;
+mod webhooks;

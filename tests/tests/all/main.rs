@@ -33,6 +33,7 @@ mod redis_replicas;
 mod redis_servers;
 mod redis_start;
 mod redis_stores;
+mod refunds;
 mod refused;
 mod start_up;
 mod support;

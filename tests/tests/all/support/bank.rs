@@ -45,6 +45,11 @@ impl Bank {
         Bank { sandbox, http: reqwest::Client::builder().no_proxy().build().unwrap() }
     }
 
+    /// What the card network and the merchant's dashboard do.
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
     pub(crate) fn url(&self) -> &str {
         self.sandbox.url()
     }

@@ -30,9 +30,15 @@ await fact('a rate limit is a StripeRateLimitError, and nothing ran', async () =
   assert.deepEqual(await payments(customer), []);
 });
 
-await fact('xx, and the payment was made', async () => {
+await fact('an answer in half is an error, and the payment was made', async () => {
   const [customer, method] = await payer();
-  await during('reset_after', {}, () => refused(charge(method, { customer }), errors.StripeConnectionError));
+  await during('truncated', {}, () => refused(charge(method, { customer }), errors.StripeError));
+  assert.deepEqual(await payments(customer), ['succeeded']);
+});
+
+await fact('without retries the library repeats a closed connection once, and one payment is made', async () => {
+  const [customer, method] = await payer();
+  await during('reset_after', {}, () => charge(method, { customer }));
   assert.deepEqual(await payments(customer), ['succeeded']);
 });
 
@@ -57,3 +63,6 @@ await fact('the library repeats what was lost by itself, and one payment is made
     assert.deepEqual([kind, await payments(customer)], [kind, ['succeeded']]);
   }
 });
+
+// The library never reads what a 409 says before it repeats, and would keep that connection open.
+process.exit();

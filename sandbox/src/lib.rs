@@ -27,6 +27,9 @@
 //! call. So do the refunds of `pm_card_refundFail`: they succeed, and have failed when they are
 //! read again. Those of `pm_card_pendingRefund` stay pending until they are settled.
 //!
+//! Judges that were written elsewhere hold it to this: async-stripe's types read its answers, and
+//! Stripe's own Python and Node libraries drive it (`scripts/conformance` in the repository).
+//!
 //! It listens on loopback only, takes no live keys, keeps everything in memory, and forgets it when
 //! it stops.
 //!

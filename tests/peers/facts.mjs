@@ -17,7 +17,7 @@ export async function fact(words, check) {
 /** A variable that the runner sets. */
 export function env(name) {
   const value = process.env[name];
-  if (!value) throw new Error(`${name} is not set: start this with tests/peers/run`);
+  if (!value) throw new Error(`${name} is not set: start this with tests/peers/run or scripts/conformance`);
   return value;
 }
 

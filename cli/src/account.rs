@@ -1,6 +1,7 @@
 //! `farebox account`: one payer's account, and the list of all.
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 
 use clap::Subcommand;
 use farebox_ledger::book::FreezeReason;
@@ -8,6 +9,7 @@ use farebox_protocol::{Currency, PayerId};
 use serde::Serialize;
 
 use crate::Fault;
+use crate::refund;
 use crate::source::Place;
 use crate::statement;
 use crate::terminal::{self, Cell, DIM, GOOD, HEADING, Progress};
@@ -20,6 +22,8 @@ pub(crate) enum Command {
     Statement(statement::Options),
     /// List the payers with the largest balances.
     List(List),
+    /// Give unspent credit back to the cards that paid it, newest charge first.
+    Refund(refund::Options),
     /// Freeze a payer: it can neither spend nor pay while a reason remains.
     Freeze(Freeze),
     /// Take a reason away; with the last one, the payer may spend again.
@@ -82,15 +86,17 @@ pub(crate) fn payer(text: &str) -> Result<PayerId, &'static str> {
     text.parse().map_err(|_| "a payer's id is 64 of 0-9 and a-f: `farebox account list` shows them")
 }
 
-pub(crate) async fn run(command: Command) -> Result<(), Fault> {
+pub(crate) async fn run(command: Command) -> Result<ExitCode, Fault> {
     match command {
-        Command::Show(options) => show(options).await,
-        Command::Statement(options) => statement::run(options).await,
-        Command::List(options) => list(options).await,
-        Command::Freeze(options) => freeze(options, true).await,
-        Command::Unfreeze(options) => freeze(options, false).await,
-        Command::Revoke(options) => revoke(options).await,
+        Command::Show(options) => show(options).await?,
+        Command::Statement(options) => statement::run(options).await?,
+        Command::List(options) => list(options).await?,
+        Command::Refund(options) => return refund::run(options).await,
+        Command::Freeze(options) => freeze(options, true).await?,
+        Command::Unfreeze(options) => freeze(options, false).await?,
+        Command::Revoke(options) => revoke(options).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn show(Show { payer, json, place }: Show) -> Result<(), Fault> {

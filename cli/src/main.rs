@@ -9,12 +9,16 @@ mod adopt;
 mod audit;
 mod backup;
 mod demo;
+mod freezes;
+mod reconcile;
+mod refund;
 mod sandbox;
 mod server;
 mod sheet;
 mod source;
 mod statement;
 mod terminal;
+mod till;
 mod transcript;
 
 /// Charge for HTTP requests with 402 and a card, and let programs pay.
@@ -30,7 +34,9 @@ mod transcript;
         0  done\n  \
         1  it could not be done; standard error says why and what to do next\n  \
         2  the command line is wrong\n  \
-        3  `audit` found books that contradict themselves"
+        3  `audit` found books that contradict themselves\n  \
+        4  something is left for you to look at: `reconcile` found what it does not settle, or \
+        `account refund` gave back less than was asked"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -43,11 +49,13 @@ enum Command {
     Demo,
     /// Run Stripe on loopback, to test a server or an agent against.
     Sandbox(sandbox::Options),
-    /// Look at a payer's account, freeze it, or revoke its credentials.
+    /// Look at a payer's account, refund it, freeze it, or revoke its credentials.
     #[command(subcommand)]
     Account(account::Command),
     /// Recompute every balance, and add up what was received, spent and is owed.
     Audit(audit::Options),
+    /// Compare Stripe's charges with the ledger, and book what it lacks.
+    Reconcile(reconcile::Options),
     /// Write the ledger to a file.
     Backup(backup::Backup),
     /// Make a new ledger of a backup, in a file or in Redis.
@@ -56,6 +64,9 @@ enum Command {
     #[command(subcommand)]
     Ledger(adopt::Command),
 }
+
+/// What the command ends with if something is left for a person to look at.
+const TO_LOOK_AT: u8 = 4;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -72,8 +83,9 @@ async fn run(command: Command) -> Result<ExitCode, Fault> {
     match command {
         Command::Demo => demo::run().await?,
         Command::Sandbox(options) => sandbox::run(options).await?,
-        Command::Account(command) => account::run(command).await?,
+        Command::Account(command) => return account::run(command).await,
         Command::Audit(options) => return audit::run(options).await,
+        Command::Reconcile(options) => return reconcile::run(options).await,
         Command::Backup(options) => backup::backup(options).await?,
         Command::Restore(options) => backup::restore(options).await?,
         Command::Ledger(command) => adopt::run(command).await?,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use farebox_ledger::book::FreezeReason;
 use farebox_ledger::statement::{Cursor, Page};
 use farebox_ledger::{Book, FirstRecord};
+use farebox_middleware::Reconciliation;
 use farebox_protocol::PayerId;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
@@ -12,10 +13,18 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::Fault;
+use crate::refund::{Ask, Given};
 use crate::sheet::Sheet;
 use crate::source::unknown;
 use crate::terminal::tame;
 
+/// How long an answer may take that needs the ledger only.
+const QUICK: Duration = Duration::from_secs(60);
+/// How long one may take that needs Stripe: it lists a hundred charges a second, or fewer.
+const SLOW: Duration = Duration::from_secs(6 * 3_600);
+/// What to do if a question, or a change, was not answered.
+const AGAIN: &str = "try again";
+const LOOK_FIRST: &str = "it may have done what was asked, so look before you try again";
 /// How many books are asked for at once.
 const BOOKS: usize = 500;
 /// The most lines of a statement that the routes give at once; more are refused.
@@ -84,14 +93,37 @@ impl Server {
         token.set_sensitive(true);
         let http = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(Duration::from_secs(60));
+            .connect_timeout(Duration::from_secs(5));
         let http = if loopback { http.no_proxy() } else { http };
         Ok(Server { base, token, http: http.build()? })
     }
 
     pub(crate) async fn sheet(&self, payer: PayerId) -> Result<Sheet, Fault> {
         self.get(&format!("accounts/{payer}"), Some(payer)).await
+    }
+
+    /// Whether the ledger has a book of this payer.
+    pub(crate) async fn knows(&self, payer: PayerId) -> Result<bool, Fault> {
+        let request = self.http.get(self.base.join(&format!("accounts/{payer}"))?).timeout(QUICK);
+        let (status, body) = self.exchange(request, AGAIN).await?;
+        match status {
+            StatusCode::NOT_FOUND if refusal(&body).is_some() => Ok(false),
+            status => self.read::<Sheet>(status, &body, None).map(|_| true),
+        }
+    }
+
+    pub(crate) async fn reconcile(
+        &self,
+        since: i64,
+        repair: bool,
+    ) -> Result<Reconciliation, Fault> {
+        let body = serde_json::json!({ "since": since, "repair": repair });
+        self.post("reconcile", &body, None, SLOW).await
+    }
+
+    pub(crate) async fn refund(&self, payer: PayerId, ask: &Ask) -> Result<Given, Fault> {
+        let path = format!("accounts/{payer}/refund");
+        self.post(&path, &serde_json::to_value(ask)?, None, SLOW).await
     }
 
     pub(crate) async fn statement(
@@ -113,7 +145,7 @@ impl Server {
     ) -> Result<Vec<String>, Fault> {
         let path = format!("accounts/{payer}/{}", if freeze { "freeze" } else { "unfreeze" });
         let body = serde_json::json!({ "reason": reason });
-        let Frozen { frozen } = self.post(&path, &body, payer).await?;
+        let Frozen { frozen } = self.post(&path, &body, Some(payer), QUICK).await?;
         Ok(frozen)
     }
 
@@ -123,7 +155,7 @@ impl Server {
             None => serde_json::json!({}),
         };
         let path = format!("accounts/{payer}/revoke");
-        let Revoked { generation } = self.post(&path, &body, payer).await?;
+        let Revoked { generation } = self.post(&path, &body, Some(payer), QUICK).await?;
         Ok(generation)
     }
 
@@ -133,38 +165,52 @@ impl Server {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, of: Option<PayerId>) -> Result<T, Fault> {
-        self.send(self.http.get(self.base.join(path)?), of).await
+        let request = self.http.get(self.base.join(path)?).timeout(QUICK);
+        let (status, body) = self.exchange(request, AGAIN).await?;
+        self.read(status, &body, of)
     }
 
     async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &serde_json::Value,
-        of: PayerId,
+        of: Option<PayerId>,
+        within: Duration,
     ) -> Result<T, Fault> {
-        let request = self.http.post(self.base.join(path)?);
+        let request = self.http.post(self.base.join(path)?).timeout(within);
         let request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
-        self.send(request, Some(of)).await
+        let (status, body) = self.exchange(request, LOOK_FIRST).await?;
+        self.read(status, &body, of)
     }
 
-    async fn send<T: DeserializeOwned>(
+    /// Asks, and says what to do if no answer comes.
+    async fn exchange(
         &self,
         request: RequestBuilder,
-        of: Option<PayerId>,
-    ) -> Result<T, Fault> {
+        advice: &str,
+    ) -> Result<(StatusCode, Vec<u8>), Fault> {
         let at = &self.base;
         let response = request.header(AUTHORIZATION, self.token.clone()).send().await;
         let response = response.map_err(|error| match error.is_connect() {
             true => format!("no server answers at {at}: start it, or say --ledger"),
-            false => format!("the server at {at} did not answer: try again ({error})"),
+            false => format!("the server at {at} did not answer: {advice} ({error})"),
         })?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| {
-            format!("the answer of the server at {at} ended early: try again ({error})")
+            format!("the answer of the server at {at} ended early: {advice} ({error})")
         })?;
-        let refusal = serde_json::from_slice::<Refusal>(&body).ok();
-        match (status, of, refusal) {
-            (StatusCode::OK, ..) => serde_json::from_slice(&body).map_err(|error| {
+        Ok((status, body.into()))
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        status: StatusCode,
+        body: &[u8],
+        of: Option<PayerId>,
+    ) -> Result<T, Fault> {
+        let at = &self.base;
+        match (status, of, refusal(body)) {
+            (StatusCode::OK, ..) => serde_json::from_slice(body).map_err(|error| {
                 format!("{at} does not answer as admin routes do: check --url ({error})").into()
             }),
             (StatusCode::UNAUTHORIZED, ..) => {
@@ -183,4 +229,8 @@ impl Server {
             }
         }
     }
+}
+
+fn refusal(body: &[u8]) -> Option<Refusal> {
+    serde_json::from_slice(body).ok()
 }

@@ -5,6 +5,7 @@ use farebox_ledger::{Account, Book, Timestamp};
 use farebox_protocol::{Currency, Micros, PayerId};
 use serde::{Deserialize, Serialize};
 
+use crate::freezes;
 use crate::terminal::{self, BAD, CAREFUL, Cell, DIM, HEADING};
 
 /// `GET accounts/{payer}` of the admin routes. Amounts are micros.
@@ -40,10 +41,10 @@ pub(crate) struct CredentialRow {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AccountRow {
-    currency: Currency,
-    available: Micros,
+    pub(crate) currency: Currency,
+    pub(crate) available: Micros,
     reserved: Micros,
-    refunding: Micros,
+    pub(crate) refunding: Micros,
     spent: Micros,
     received: Micros,
     refunded: Micros,
@@ -93,8 +94,7 @@ impl Sheet {
             text.push_str(&format!("The card that this book is named after pays for {owner}\n"));
         }
         if !self.frozen.is_empty() {
-            let reasons: Vec<_> = self.frozen.iter().map(|reason| terminal::tame(reason)).collect();
-            text.push_str(&format!("{BAD}Frozen{BAD:#}: {}\n", reasons.join(", ")));
+            text.push_str(&freezes::text(self.payer, &self.frozen));
         }
         text.push('\n');
         if self.accounts.is_empty() {
@@ -103,6 +103,20 @@ impl Sheet {
             text.push_str(&self.balances());
         }
         for account in &self.accounts {
+            if account.refunding > Micros::ZERO {
+                let amount = terminal::money(account.refunding, account.currency);
+                text.push_str(&format!(
+                    "{CAREFUL}{amount} is on its way back to a card{CAREFUL:#}: Stripe has yet to \
+                     say how the refund ended. A server goes on with it.\n"
+                ));
+            }
+            if account.available < Micros::ZERO {
+                text.push_str(&format!(
+                    "{BAD}More {} was taken back than was unspent{BAD:#}: the next top-up pays \
+                     this first.\n",
+                    account.currency
+                ));
+            }
             if let Some(number) = account.open_top_up {
                 let currency = account.currency;
                 text.push_str(&format!(

@@ -45,13 +45,28 @@ pub(crate) enum Source {
 }
 
 /// A variable that is set to something.
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// What a place comes to.
+pub(crate) enum At {
+    /// A running server's admin routes.
+    Server(Server),
+    /// The ledger of this URL.
+    Ledger(String),
+}
+
 impl Place {
-    /// Opens it. What the command line says goes before what the environment says.
     pub(crate) async fn open(self) -> Result<Source, Fault> {
+        match self.find()? {
+            At::Server(server) => Ok(Source::Server(server)),
+            At::Ledger(url) => Source::store(&url).await,
+        }
+    }
+
+    /// Where it is. What the command line says goes before what the environment says.
+    pub(crate) fn find(self) -> Result<At, Fault> {
         let Place { url, token, ledger } = self;
         let (url, ledger) = match (url, ledger) {
             (None, None) => (variable("FAREBOX_ADMIN_URL"), variable("FAREBOX_LEDGER")),
@@ -65,14 +80,14 @@ impl Place {
             (Some(url), None) => {
                 let token = token.or_else(|| variable("FAREBOX_ADMIN_TOKEN"));
                 let token = token.ok_or("set FAREBOX_ADMIN_TOKEN to the server's admin token")?;
-                Ok(Source::Server(Server::new(&url, &token)?))
+                Ok(At::Server(Server::new(&url, &token)?))
             }
-            (None, Some(ledger)) => Source::store(&ledger).await,
+            (None, Some(ledger)) => Ok(At::Ledger(ledger)),
             (None, None) if token.is_some() => {
                 Err("a token belongs to a server: say which with --url".into())
             }
             (None, None) if Path::new(DEFAULT_FILE).exists() => {
-                Source::store(&format!("embedded:{DEFAULT_FILE}")).await
+                Ok(At::Ledger(format!("embedded:{DEFAULT_FILE}")))
             }
             (None, None) => Err("say where the ledger is: --url of a running server's admin \
                                  routes, or --ledger"
@@ -82,7 +97,8 @@ impl Place {
 }
 
 impl Source {
-    async fn store(url: &str) -> Result<Source, Fault> {
+    /// Opens the ledger of this URL; it must exist.
+    pub(crate) async fn store(url: &str) -> Result<Source, Fault> {
         refuse_memory(url)?;
         match patiently(Ledger::open_existing(url)).await {
             Ok((ledger, first)) => Ok(Source::Store { ledger, first }),
@@ -182,7 +198,7 @@ impl Source {
 }
 
 /// Waits for `opened`, and says so on a terminal: a file that a server has open is waited for.
-async fn patiently<T>(opened: impl Future<Output = T>) -> T {
+pub(crate) async fn patiently<T>(opened: impl Future<Output = T>) -> T {
     let mut opened = pin!(opened);
     if let Ok(opened) = tokio::time::timeout(Duration::from_secs(1), opened.as_mut()).await {
         return opened;

@@ -139,6 +139,9 @@ fn words(what: &What) -> (&'static str, String, anstyle::Style) {
             ("failed", format!("{}, {}", of(top_up), code.0.as_str()), DIM)
         }
         What::Received { top_up, .. } => ("received", of(top_up), GOOD),
+        What::Refunded { top_up, amount } if amount.get() < 0 => {
+            ("refund failed", of(top_up), GOOD)
+        }
         What::Refunded { top_up, .. } => ("refunded", of(top_up), CAREFUL),
         What::Withdrawn { top_up, amount } if amount.get() < 0 => ("given back", of(top_up), GOOD),
         What::Withdrawn { top_up, .. } => ("withdrawn", of(top_up), BAD),

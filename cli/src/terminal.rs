@@ -1,9 +1,10 @@
 //! How things look: colours on a terminal only, aligned tables, progress.
 
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use farebox_protocol::Currency;
+use farebox_protocol::{Currency, Micros};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Fault;
@@ -44,6 +45,17 @@ impl Progress {
         Progress(bar)
     }
 
+    /// Of something whose length nobody knows: how long it has taken.
+    pub(crate) fn waiting(doing: &'static str) -> Progress {
+        let bar = ProgressBar::no_length();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(doing);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Progress(bar)
+    }
+
     pub(crate) fn show(&self, done: usize, of: usize) {
         let of = of.max(done).try_into().unwrap_or(u64::MAX);
         if self.0.length() != Some(of) {
@@ -70,6 +82,11 @@ pub(crate) fn decimal(micros: i128, currency: Currency) -> String {
         0 => format!("{sign}{whole}"),
         _ => format!("{sign}{whole}.{}", &digits[..shown]),
     }
+}
+
+/// The same with the currency's code: `5.00 usd`.
+pub(crate) fn money(micros: Micros, currency: Currency) -> String {
+    format!("{} {currency}", decimal(micros.get().into(), currency))
 }
 
 /// Pads amounts on their right, so that their points stand below each other once their right ends

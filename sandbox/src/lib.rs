@@ -27,6 +27,10 @@
 //! call. So do the refunds of `pm_card_refundFail`: they succeed, and have failed when they are
 //! read again. Those of `pm_card_pendingRefund` stay pending until they are settled.
 //!
+//! What goes wrong between a client and Stripe is a [`Fault`]; how events reach a webhook endpoint
+//! is a [`Delivery`]; [`Builder::rate_limit`] limits requests. `GET /sandbox` lists the requests that
+//! do all of this for tests in other languages.
+//!
 //! Judges that were written elsewhere hold it to this: async-stripe's types read its answers, and
 //! Stripe's own Python and Node libraries drive it (`scripts/conformance` in the repository).
 //!
@@ -35,8 +39,8 @@
 //!
 //! What it cannot do: complete a 3D Secure authentication, capture in several parts, let a hold
 //! expire, cancel a refund, take evidence or let its deadline pass, convert currencies, pay out,
-//! send webhooks, or update objects. Where Stripe's documentation leaves a question open (which
-//! failed attempts use up a PaymentMethod), it takes the stricter reading.
+//! or update objects. Where Stripe's documentation leaves a question open (which failed attempts use
+//! up a PaymentMethod), it takes the stricter reading.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

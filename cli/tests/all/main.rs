@@ -5,6 +5,8 @@
 mod admin;
 mod backup;
 mod ledger;
+mod sandbox;
+mod money;
 mod server;
 
 use std::process::{Command, Output, Stdio};

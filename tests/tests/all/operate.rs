@@ -9,26 +9,26 @@ use crate::support::{
 };
 
 const TOKEN: &str = "a-token-of-thirty-two-characters";
-const SECRET: &str = "a secret of at least thirty-two bytes";
+pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes";
 
 /// Runs `farebox` and answers what it printed.
-async fn farebox(environment: &[(&str, String)], line: &str) -> String {
+pub(crate) async fn farebox(environment: &[(&str, String)], line: &str) -> String {
     let output = try_farebox(environment, line).await;
     assert!(output.status.success(), "farebox {line}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-async fn try_farebox(environment: &[(&str, String)], line: &str) -> Output {
+pub(crate) async fn try_farebox(environment: &[(&str, String)], line: &str) -> Output {
     let arguments: Vec<&str> = line.split(' ').collect();
     run("farebox", environment, &arguments).await
 }
 
-fn json(text: &str) -> Value {
+pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
 /// A server with an admin listener, and how the operator reaches it.
-async fn server(bank: &Bank, ledger: &str) -> (Program, Vec<(&'static str, String)>) {
+pub(crate) async fn server(bank: &Bank, ledger: &str) -> (Program, Vec<(&'static str, String)>) {
     let mut environment = bank.environment().to_vec();
     environment.push(("FAREBOX_LEDGER", ledger.to_owned()));
     environment.push(("FAREBOX_SECRET", SECRET.to_owned()));

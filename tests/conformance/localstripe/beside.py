@@ -8,9 +8,11 @@ import uuid
 from pathlib import Path
 
 import requests
+import stripe
 
 sys.path.append(str(Path(__file__).parent.parent / "python"))
-from facts import PUBLISHABLE, SECRET, BASE, equal, fact, finish, new_number  # noqa: E402
+from endpoint import URL, delivered  # noqa: E402
+from facts import BASE, PUBLISHABLE, SECRET, equal, fact, finish, new_number, sandbox  # noqa: E402
 
 
 class Side:
@@ -376,4 +378,25 @@ def event_of_refund(side):
 differ("localstripe does not tell of refunds", event_of_refund, True, False)
 
 
+# --- webhooks: the same library reads both -------------------------------------------------------
+
+sandbox("PUT", "webhook", {"url": URL, "secrets": ["whsec_sandbox"]})
+requests.post(f"{LOCALSTRIPE.base}/_config/webhooks/one", timeout=20,
+              json={"url": URL, "secret": "whsec_localstripe"})
+SANDBOX.whsec, LOCALSTRIPE.whsec = "whsec_sandbox", "whsec_localstripe"
+
+
+def read_delivery(side):
+    paid = side.charge(payment_method=side.card())["id"]
+    body, signature = delivered("payment_intent.succeeded", paid)
+    return stripe.Webhook.construct_event(body, signature, side.whsec)
+
+
+both("a payment is delivered to a webhook, and its signature is read",
+     lambda side: (event := read_delivery(side)).type + " " + event.data.object.status,
+     "payment_intent.succeeded succeeded")
+differ("localstripe delivers events of an old version",
+       lambda side: read_delivery(side).api_version, "2026-09-30.endive", "2017-08-15")
+
+sandbox("PUT", "webhook", {"url": None})
 finish()

@@ -1,47 +1,18 @@
 """Stripe's Python library reads what the sandbox delivers to a webhook, over HTTP."""
 
-import http.server
 import json
-import queue
-import threading
 import time
 from unittest import mock
 
 import stripe
+from endpoint import URL, answers, arrived, delivered
 from facts import charge, equal, fact, finish, raises, sandbox, tokenize
 
 OLD, NEW, OTHER = "whsec_old", "whsec_new", "whsec_other"
-arrived = queue.Queue()
-answers = queue.Queue()
-
-
-class Endpoint(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        arrived.put((body, self.headers["Stripe-Signature"]))
-        self.send_response(answers.get() if not answers.empty() else 200)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-URL = f"http://127.0.0.1:{server.server_port}/webhooks"
 
 
 def listen(*secrets, **delivery):
     sandbox("PUT", "webhook", {"url": URL, "secrets": secrets, **delivery})
-
-
-def delivered(kind, about):
-    """The first delivery of a kind that is about an object: its body and its signature."""
-    while True:
-        body, signature = arrived.get(timeout=10)
-        told = json.loads(body)
-        if told["type"] == kind and told["data"]["object"]["id"] == about:
-            return body, signature
 
 
 def paid():

@@ -31,6 +31,9 @@
 //! is a [`Delivery`]; [`Builder::rate_limit`] limits requests. `GET /sandbox` lists the requests that
 //! do all of this for tests in other languages.
 //!
+//! Judges that were written elsewhere hold it to this: async-stripe's types read its answers, and
+//! Stripe's own Python and Node libraries drive it (`scripts/conformance` in the repository).
+//!
 //! It listens on loopback only, takes no live keys, keeps everything in memory, and forgets it when
 //! it stops.
 //!

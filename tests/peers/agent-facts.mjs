@@ -1,25 +1,11 @@
-// Farebox's example `agent`, a program of its own, at a version 1 server and at paid-api:
+// The agent at a version 1 server and at paid-api:
 // `agent-facts.mjs v1-server|paid-api`.
 
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { agent } from './agent.mjs';
 import { AUTHENTICATES, DECLINED, env, fact, newCard } from './facts.mjs';
 
 const stripeBase = env('STRIPE_API_BASE');
-
-/** Runs the agent; every URL gives one entry with the lines it printed. */
-function agent(urls, number = newCard().number) {
-  const options = {
-    env: { FAREBOX_CARD: `${number}:12:34:123`, STRIPE_API_BASE: stripeBase },
-    timeout: 60_000,
-  };
-  return new Promise((resolve) => {
-    execFile(env('AGENT'), urls, options, (error, stdout, stderr) => {
-      const lines = stdout.trimEnd().split('\n');
-      resolve({ exit: error ? (error.code ?? error.signal) : 0, lines, stdout, stderr });
-    });
-  });
-}
 
 function assertPaid(ran) {
   assert.equal(ran.exit, 0, ran.stderr);

@@ -17,7 +17,7 @@ export async function fact(words, check) {
 /** A variable that the runner sets. */
 export function env(name) {
   const value = process.env[name];
-  if (!value) throw new Error(`${name} is not set: start this with tests/peers/run`);
+  if (!value) throw new Error(`${name} is not set: start this with tests/peers/run or scripts/conformance`);
   return value;
 }
 
@@ -39,16 +39,19 @@ export const DECLINED = '4000000000000002';
 export const AUTHENTICATES = '4000002760003184';
 export const WRONG_CVC = '4000000000000101';
 
-/** The payments at Stripe that succeeded for a payer, read with the secret key. */
-export async function chargesOf(payer) {
+/** Every payment at Stripe, read with the secret key. */
+export async function intents() {
   const found = [];
   for (let after = ''; ; ) {
     const url = `${env('STRIPE_API_BASE')}/v1/payment_intents?limit=100${after}`;
     const headers = { authorization: `Bearer ${env('STRIPE_SECRET_KEY')}` };
     const page = await (await fetch(url, { headers })).json();
     found.push(...page.data);
-    if (!page.has_more) break;
+    if (!page.has_more) return found;
     after = `&starting_after=${page.data.at(-1).id}`;
   }
-  return found.filter((one) => one.status === 'succeeded' && one.metadata.payer === payer);
 }
+
+/** The payments at Stripe that succeeded for a payer. */
+export const chargesOf = async (payer) =>
+  (await intents()).filter((one) => one.status === 'succeeded' && one.metadata.payer === payer);

@@ -4,8 +4,8 @@
 import http from 'node:http';
 
 /** Plain `fetch`. */
-export async function overFetch(url, { method = 'GET', headers = {}, body } = {}) {
-  const response = await fetch(url, { method, headers, body });
+export async function overFetch(url, { method = 'GET', headers = {}, body, signal } = {}) {
+  const response = await fetch(url, { method, headers, body, signal });
   const text = await response.text();
   return { status: response.status, headers: Object.fromEntries(response.headers), text };
 }

@@ -4,7 +4,7 @@
 
 import { createHmac } from 'node:crypto';
 import http from 'node:http';
-import Stripe from 'stripe';
+import Stripe, { stripeWith } from './stripe.mjs';
 
 const SERVER_SECRET = 'the secret of a version 1 server';
 const MIN_TOP_UP = 50_000;
@@ -36,8 +36,7 @@ export class V1Server {
 
   /** `forgetful`: its store fails right after a charge, as a store can. */
   constructor({ stripeBase, secretKey, publishableKey, forgetful = false }) {
-    const { protocol, hostname, port } = new URL(stripeBase);
-    this.stripe = new Stripe(secretKey, { protocol: protocol.slice(0, -1), host: hostname, port });
+    this.stripe = stripeWith(secretKey, stripeBase);
     Object.assign(this, { publishableKey, forgetful });
     this.http = http.createServer((request, response) => this.#answer(request, response));
   }

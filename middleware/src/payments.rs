@@ -203,6 +203,16 @@ impl Payments {
 
 #[cfg(feature = "test-util")]
 impl Payments {
+    /// The head of a payer's book: what it has, and whether it is frozen.
+    ///
+    /// # Panics
+    ///
+    /// If the ledger cannot be read.
+    #[expect(clippy::expect_used, reason = "for tests, which fail by panicking")]
+    pub async fn head(&self, payer: &PayerId) -> Head {
+        self.shared.ledger.load(payer).await.expect("the ledger is readable")
+    }
+
     /// Payments without Stripe, on a ledger in memory: for tests of a provider's own routes.
     /// Cards cannot be charged; [`Payments::fund`] gives credit.
     ///

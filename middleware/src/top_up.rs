@@ -410,10 +410,13 @@ impl Driver {
         let is_dead = |intent: &Intent| {
             matches!(intent.status, IntentStatus::RequiresPaymentMethod | IntentStatus::Canceled)
         };
-        match of_top_up.iter().all(is_dead) {
-            true => Judged::Fail(ErrorCode::ProcessorUnavailable),
-            false => Judged::Repeat,
-        }
+        let Some(waiting) = of_top_up.iter().find(|intent| !is_dead(intent)) else {
+            return Judged::Fail(ErrorCode::ProcessorUnavailable);
+        };
+        // Nobody else would ever end it; the next round finds it as it is then.
+        let ended = stripe.end_intent(&waiting.id, CALL_BUDGET).await;
+        tracing::warn!(top_up = %id, intent = waiting.id, ?ended, "an intent was not finished");
+        Judged::Repeat
     }
 
     /// Books what the card paid.

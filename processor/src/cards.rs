@@ -7,7 +7,7 @@ use stripe_payment::payment_method::{
     DetachPaymentMethod, ListPaymentMethod, ListPaymentMethodType, RetrievePaymentMethod,
 };
 
-use crate::answer::{Identified, PaymentMethodObject, lenient};
+use crate::answer::{Identified, Reference, lenient};
 use crate::call::{Call, IdempotencyKey};
 use crate::error::LookUpError;
 use crate::list::Listed;
@@ -19,6 +19,12 @@ struct AttachedCard {
     id: PaymentMethodId,
     #[serde(default, deserialize_with = "lenient")]
     livemode: Option<bool>,
+}
+
+/// Nothing but the customer's absence says that a card is detached, so it is read strictly.
+#[derive(Deserialize)]
+struct Holder {
+    customer: Option<Reference>,
 }
 
 impl Listed for AttachedCard {
@@ -53,6 +59,15 @@ impl Stripe {
     /// (docs.stripe.com/api/payment_methods/detach). One that is not attached, or that Stripe
     /// does not know, is given up already.
     ///
+    /// ```no_run
+    /// # async fn forget(stripe: farebox_processor::Stripe) -> Result<(), farebox_processor::LookUpError> {
+    /// for card in stripe.cards("cus_1").await? {
+    ///     stripe.detach(&card).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`LookUpError`]: the card may still be attached.
@@ -69,7 +84,7 @@ impl Stripe {
         // Stripe has only sentences for a card that was not attached, and repeats what it once
         // said for a day: the card itself decides.
         let request = self.get(&RetrievePaymentMethod::new(method.as_str()).build())?;
-        match lookup::fetch::<PaymentMethodObject>(&request, LOOK_UP_BUDGET).await {
+        match lookup::fetch::<Holder>(&request, LOOK_UP_BUDGET).await {
             Ok(card) if card.customer.is_none() => Ok(()),
             Ok(_) => Err(failure.into_error("detaching a card")),
             Err(unread) => match unread.into_error("payment method") {

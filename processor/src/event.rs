@@ -72,6 +72,19 @@ impl EventKind {
 }
 
 /// Something that happened at Stripe.
+///
+/// # Example
+///
+/// ```no_run
+/// # async fn repair(stripe: farebox_processor::Stripe) -> Result<(), farebox_processor::LookUpError> {
+/// for event in stripe.events_since(1_700_000_000).await?.unwrap_or_default() {
+///     if let Some(intent) = &event.intent {
+///         println!("{:?}: {:?}", event.kind, stripe.standing(intent).await?);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// `evt_...`, the same each time the event is delivered.
@@ -162,7 +175,9 @@ impl Stripe {
         };
         let live = self.mode().is_live();
         let mut events = Vec::with_capacity(objects.len());
-        for object in objects.into_iter().rev() {
+        // A stand-in may list all kinds.
+        let acted_on = |object: &EventObject| EventKind::parse(&object.kind) != EventKind::Other;
+        for object in objects.into_iter().rev().filter(acted_on) {
             let id = object.id.clone();
             let event = object.read(Some(live)).ok_or_else(|| {
                 tracing::error!(event = id, "Stripe's event cannot be read");

@@ -6,16 +6,27 @@
 //! stored call, sent again under the same key with [`Stripe::repeat`], makes it known without
 //! charging twice.
 //!
+//! What comes after a charge is read as absolute totals: [`Stripe::standing`] says what was
+//! received, given back and disputed. Events, by webhook ([`WebhookSecrets`]) or as a list
+//! ([`Stripe::events_since`]), only say which charge to read again.
+//!
 //! Requests are built by the generated crates of async-stripe and sent by a transport of our own,
 //! because retries, idempotency keys and the headers of answers decide about money here. Answers
 //! are read by small types of just the fields that decide something.
 //!
 //! # Layout
 //!
-//! - `stripe`: [`Stripe`], everything that is asked of Stripe
+//! - `stripe`: [`Stripe`], its keys, and charging, verifying and looking up
 //! - `call`: [`Call`], [`TopUp`] and [`IdempotencyKey`]; requests as they are sent and stored
-//! - `charge`: [`Charge`]; what an attempt to charge means, as pure decisions
+//! - `verdict`: whether a call that moves money may have run, as pure decisions
+//! - `charge`: [`Charge`]; what an attempt to charge means
+//! - `refund`: [`Refund`] and [`GiveBack`]; giving money back
+//! - `standing`: [`Standing`] and [`Dispute`]; how a charge stands
+//! - `event`, `webhook`: [`Event`]; what happened, and whether Stripe says so
+//! - `warning`: [`Warning`]; a bank suspects fraud
+//! - `cards`: the cards that are attached to a customer
 //! - `lookup`: what the answer to a look-up means
+//! - `list`: lists, page by page
 //! - `answer`: [`Intent`] and the other objects, as they are read
 //! - `retry`: deadlines, waits and repetitions
 //! - `transport`: the one place that builds an HTTP request

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use stripe_client_core::{RequestBuilder, StripeMethod};
 
 use crate::error::LookUpError;
-use crate::lookup::{self, Failure, LOOK_UP_BUDGET};
+use crate::lookup::{self, Failure, Found, LOOK_UP_BUDGET};
 use crate::retry::{self, Deadline, Next};
 use crate::stripe::Stripe;
 use crate::transport::Attempt;
@@ -53,8 +53,8 @@ impl Stripe {
         &self,
         mut request: RequestBuilder,
         what: &'static str,
-        judge: fn(&Attempt) -> Next<Result<Page<T>, Failure>>,
-    ) -> Result<Vec<T>, Failure> {
+        judge: fn(&Attempt) -> Next<Found<Page<T>>>,
+    ) -> Found<Vec<T>> {
         let first = request.query.clone().unwrap_or_default();
         let mut objects: Vec<T> = Vec::new();
         for _ in 0..PAGES_MAX {

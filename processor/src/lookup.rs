@@ -14,6 +14,9 @@ pub(crate) const LOOK_UP_BUDGET: Duration = Duration::from_secs(10);
 /// The same where Stripe asks a bank, or makes something.
 pub(crate) const SLOW_BUDGET: Duration = Duration::from_secs(30);
 
+/// The object in a definite answer.
+pub(crate) type Found<T> = Result<T, Failure>;
+
 /// Why there is no object, as far as the answer itself says it.
 pub(crate) enum Failure {
     /// Stripe refused, with this status and these words.
@@ -48,15 +51,12 @@ impl Failure {
 }
 
 /// Sends a look-up until its answer is definite, and reads the object in it.
-pub(crate) async fn fetch<T: DeserializeOwned>(
-    request: &Ready<'_>,
-    budget: Duration,
-) -> Result<T, Failure> {
+pub(crate) async fn fetch<T: DeserializeOwned>(request: &Ready<'_>, budget: Duration) -> Found<T> {
     let answer = retry::until(request, Deadline::after(budget), judge).await;
     answer.unwrap_or(Err(Failure::Unavailable))
 }
 
-pub(crate) fn judge<T: DeserializeOwned>(attempt: &Attempt) -> Next<Result<T, Failure>> {
+pub(crate) fn judge<T: DeserializeOwned>(attempt: &Attempt) -> Next<Found<T>> {
     let Attempt::Answered(answer) = attempt else { return Next::Again(Duration::ZERO) };
     if answer.is_success() {
         return match answer.json() {
@@ -81,7 +81,7 @@ pub(crate) fn judge<T: DeserializeOwned>(attempt: &Attempt) -> Next<Result<T, Fa
 }
 
 /// The same where a stand-in may lack the endpoint and say 404 in words of its own.
-pub(crate) fn judge_if_known<T: DeserializeOwned>(attempt: &Attempt) -> Next<Result<T, Failure>> {
+pub(crate) fn judge_if_known<T: DeserializeOwned>(attempt: &Attempt) -> Next<Found<T>> {
     match attempt {
         Attempt::Answered(answer) if answer.status == 404 => {
             Next::Done(Err(Failure::Refused(404, Box::default())))

@@ -18,6 +18,26 @@ use crate::transport::Attempt;
 use crate::verdict::{self, Before, Verdict};
 
 /// What is given back of a top-up, to the card that was charged.
+///
+/// # Example
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use farebox_processor::{GiveBack, Refund, Stripe};
+/// use farebox_protocol::{TopUpId, usd};
+///
+/// # async fn refund(stripe: Stripe, top_up: TopUpId) {
+/// let refund = Refund { top_up, number: 1, intent: "pi_1", amount: usd!("2").micros() };
+/// let call = stripe.refund(&refund);
+/// // ... the ledger sets the amount aside and stores `call` ...
+/// match stripe.give_back(&call, &refund.key(), Duration::from_secs(20)).await {
+///     GiveBack::Accepted { refund } => println!("{refund}"),
+///     GiveBack::Refused { code } => println!("nothing was given back: {code:?}"),
+///     GiveBack::NotSent | GiveBack::Unknown(_) => println!("`call` is sent again"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Refund<'a> {
     /// The top-up that was charged; also says in which currency.

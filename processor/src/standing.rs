@@ -16,6 +16,17 @@ use crate::lookup::LOOK_UP_BUDGET;
 use crate::stripe::{Stripe, check_id, fetch};
 
 /// How a charge stands at Stripe: absolute totals, in the intent's currency.
+///
+/// # Example
+///
+/// ```no_run
+/// # async fn left(stripe: farebox_processor::Stripe) -> Result<(), farebox_processor::LookUpError> {
+/// let standing = stripe.standing("pi_1").await?;
+/// let taken_back = standing.refunded.get() + standing.withdrawn.get();
+/// assert!(taken_back <= standing.intent.received.get());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// The PaymentIntent, with what was received.
@@ -170,20 +181,20 @@ impl Stripe {
     ///
     /// # Errors
     ///
-    /// [`LookUpError`]; `Unavailable` also when something that decides about money cannot be
-    /// read, and `Operator` when it is of the other mode than our keys.
+    /// [`LookUpError`]; `NotFound` also for an intent that is no top-up's, in a currency that
+    /// Farebox does not charge in; `Unavailable` also when something that decides about money
+    /// cannot be read; `Operator` also when it is of the other mode than our keys.
     pub async fn standing(&self, intent: &str) -> Result<Standing, LookUpError> {
         check_id(intent)?;
         let expand = ["latest_charge".to_owned()];
         let request = self.get(&RetrievePaymentIntent::new(intent).expand(expand).build())?;
         let object: StandingObject = fetch(&request, LOOK_UP_BUDGET, "payment intent").await?;
-        let charge = match object.latest_charge {
-            Some(Expandable::Id(id)) => Some(self.charge_object(&id).await?),
-            Some(Expandable::Charge(charge)) => Some(charge),
-            None => None,
+        let ours = object.intent.names_top_up().is_some();
+        let intent = match object.intent.read(self.mode().is_live()) {
+            Some(intent) => intent,
+            None if ours => return Err(unreadable("intent", intent)),
+            None => return Err(LookUpError::NotFound),
         };
-        let read = object.intent.read(self.mode().is_live());
-        let intent = read.ok_or_else(|| unreadable("intent", intent))?;
         self.same_mode(Some(intent.livemode), &intent.id)?;
         let mut standing = Standing {
             refunded: Micros::ZERO,
@@ -192,12 +203,15 @@ impl Stripe {
             customer: object.customer.map(Reference::into_id),
             intent,
         };
-        match charge {
-            Some(charge) => self.add_charge(&mut standing, &charge).await?,
-            None if standing.intent.received == Micros::ZERO => {}
-            None => return Err(unreadable("intent without a charge", &standing.intent.id)),
+        match object.latest_charge {
+            Some(charge) => match self.add_charge(&mut standing, charge).await {
+                // The intent is known.
+                Err(LookUpError::NotFound) => Err(unreadable("charge of", &standing.intent.id)),
+                added => added.map(|()| standing),
+            },
+            None if standing.intent.received == Micros::ZERO => Ok(standing),
+            None => Err(unreadable("charge of", &standing.intent.id)),
         }
-        Ok(standing)
     }
 
     async fn charge_object(&self, id: &str) -> Result<ChargeObject, LookUpError> {
@@ -209,8 +223,12 @@ impl Stripe {
     async fn add_charge(
         &self,
         standing: &mut Standing,
-        charge: &ChargeObject,
+        charge: Expandable,
     ) -> Result<(), LookUpError> {
+        let charge = match charge {
+            Expandable::Id(id) => self.charge_object(&id).await?,
+            Expandable::Charge(charge) => charge,
+        };
         self.same_mode(charge.livemode, &charge.id)?;
         let (currency, received) = (standing.intent.currency, standing.intent.received);
         let refunded = charge.amount_refunded.and_then(|minor| currency.from_minor(minor));

@@ -205,9 +205,14 @@ impl Stripe {
             None => format!("cust_{payer}"),
         };
         // Stripe would replay a crash for a day, and nobody could top up. A customer that is
-        // made twice costs nothing, so the next key is tried.
+        // made twice costs nothing, so the next key is tried; the last one was never tried before,
+        // for an outage may have spent all others.
         for number in 1..=CUSTOMER_KEYS_MAX {
-            let key = if number == 1 { base.clone() } else { format!("{base}_{number}") };
+            let key = match number {
+                1 => base.clone(),
+                CUSTOMER_KEYS_MAX => format!("{base}_{}", fresh()),
+                _ => format!("{base}_{number}"),
+            };
             let key = IdempotencyKey::new(&key).map_err(|_| LookUpError::Operator)?;
             let request = self.post(&call, &key)?;
             match lookup::fetch::<Identified>(&request, SLOW_BUDGET).await {
@@ -280,7 +285,8 @@ impl Stripe {
     async fn cancel(&self, intent: &str, deadline: Deadline) -> Charge {
         let live = self.mode().is_live();
         let call = Call::encode(CancelPaymentIntent::new(intent).build());
-        if let Ok(key) = IdempotencyKey::new(&format!("cancel_{intent}"))
+        // A second cancellation changes nothing, but a crash would be replayed under its key.
+        if let Ok(key) = IdempotencyKey::new(&format!("cancel_{intent}_{}", fresh()))
             && let Ok(request) = self.0.transport.post(&call, &key)
         {
             let judge = lookup::judge::<Identified>;
@@ -304,6 +310,12 @@ impl Stripe {
             Some(now) => charge::settled(&now, self.mode().is_live()),
             None => Charge::Unknown(Unknown::Repeat),
         }
+    }
+
+    /// Ends an intent that may still wait for a human, as [`Stripe::charge`] does, and answers what
+    /// became of it. For one that was found in a list: no answer may name it.
+    pub async fn end_intent(&self, intent: &str, budget: Duration) -> Charge {
+        self.read(intent, Deadline::after(budget)).await
     }
 
     /// An intent as it is now, if Stripe says so in time.
@@ -424,6 +436,11 @@ impl Stripe {
     pub(crate) fn post(&self, call: &Call, key: &IdempotencyKey) -> Result<Ready<'_>, LookUpError> {
         self.0.transport.post(call, key).map_err(|_| LookUpError::Operator)
     }
+}
+
+/// A part of a key that nobody used before.
+fn fresh() -> String {
+    format!("{:016x}", getrandom::u64().unwrap_or_default())
 }
 
 /// An id from outside cannot lead to another endpoint.

@@ -12,7 +12,8 @@ use crate::call::{Call, IdempotencyKey, VERSION};
 use crate::config::ConfigError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// A page of 100 disputes, each with the 150,000 characters of evidence that Stripe takes.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A longer wait is nobody's advice for a request that somebody waits for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 

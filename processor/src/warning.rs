@@ -13,6 +13,18 @@ const PATH: &str = "/radar/early_fraud_warnings";
 
 /// An early fraud warning (docs.stripe.com/api/radar/early_fraud_warnings/object). It moves no
 /// money; a dispute often follows.
+///
+/// # Example
+///
+/// ```no_run
+/// # async fn look(stripe: farebox_processor::Stripe) -> Result<(), farebox_processor::LookUpError> {
+/// let warning = stripe.warning("issfr_1").await?;
+/// if warning.actionable {
+///     println!("giving {:?} back prevents a dispute", warning.intent);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// `issfr_...`

@@ -204,7 +204,11 @@ fn handle(
     let outcome = match crash {
         None => run(),
         Some(Crash::BeforeEffect) => Err(faults::crashed()),
-        Some(Crash::AfterEffect) => run().and(Err(faults::crashed())),
+        // What a bank declined ran; what Stripe refused before that did not.
+        Some(Crash::AfterEffect) => match run() {
+            Err(refusal) if !refusal.is_decline() => Err(refusal),
+            _ => Err(faults::crashed()),
+        },
     };
     let saved = execute(state, outcome, &expand, request_id);
     let holds_key = keyed.as_ref().map(|keyed| keyed.key.clone());

@@ -16,7 +16,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ const MAX_ADVANCE_SECONDS: u64 = 100 * 366 * 24 * 60 * 60;
 type Routes = Router<Arc<App>>;
 
 /// What each request is for, as `GET /sandbox` tells it.
-const HELP: [(&str, &str); 15] = [
+const HELP: [(&str, &str); 16] = [
     ("GET /sandbox", "this list"),
     ("GET /sandbox/faults", "the faults to come, and how many requests have met one"),
     (
@@ -54,21 +54,22 @@ const HELP: [(&str, &str); 15] = [
     ("GET /sandbox/deliveries", "the attempts to send events so far"),
     ("POST /sandbox/clock", r#"moves the clock forward: {"advance_seconds":86400}"#),
     (
-        "PUT /sandbox/rate_limit",
-        r#"limits requests: {"per_endpoint_per_second":25,"per_account_per_second":100}; null for no limits"#,
-    ),
-    (
         "POST /sandbox/disputes",
-        r#"disputes a charge: {"payment_intent":"pi_..","kind":"chargeback"}, or "inquiry""#,
+        r#"the cardholder charges back or inquires: {"payment_intent":"pi_...","kind":"chargeback"}"#,
     ),
     (
         "POST /sandbox/disputes/{id}",
-        r#"ends a dispute: {"end":"won"}, "lost", "warning_closed" or "escalate""#,
+        r#"how it ends (or "lost", "warning_closed", "escalate"): {"end":"won"}"#,
     ),
-    ("POST /sandbox/refunds/{id}/fail", "lets a refund fail later; /succeed ends a pending one"),
+    ("POST /sandbox/refunds/{id}/succeed", "a pending refund reaches the card"),
+    ("POST /sandbox/refunds/{id}/fail", "a refund does not reach the card"),
     (
         "POST /sandbox/early_fraud_warnings",
-        r#"a bank's warning of fraud: {"payment_intent":"pi_.."}"#,
+        r#"the issuer reports fraud: {"payment_intent":"pi_..."}"#,
+    ),
+    (
+        "PUT /sandbox/rate_limit",
+        r#"limits requests: {"per_endpoint_per_second":25,"per_account_per_second":100}; null for no limits"#,
     ),
 ];
 
@@ -83,16 +84,18 @@ pub(crate) fn routes() -> Routes {
         .route("/deliveries", get(deliveries))
         .route("/clock", post(advance))
         .route("/rate_limit", put(set_rates))
+        .route("/{*unknown}", any(unknown))
+        .method_not_allowed_fallback(unknown)
+}
+
+async fn unknown() -> Refusal {
+    let message = "there is no such request; GET /sandbox lists what there is";
+    Refusal::new(StatusCode::NOT_FOUND, message)
 }
 
 /// Routes that only programs on this machine may use.
 pub(crate) fn guarded(routes: Routes) -> Routes {
-    routes
-        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "GET /sandbox lists what there is"))
-        .method_not_allowed_fallback(async || {
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "GET /sandbox lists what there is")
-        })
-        .layer(middleware::from_fn(only_local_programs))
+    routes.layer(middleware::from_fn(only_local_programs))
 }
 
 async fn only_local_programs(request: Request, next: Next) -> Response {
@@ -120,7 +123,7 @@ impl Refusal {
         Self { status, message: message.into() }
     }
 
-    pub(crate) fn invalid(message: impl ToString) -> Self {
+    pub(crate) fn invalid(message: &impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message.to_string())
     }
 }
@@ -153,7 +156,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
             let message = format!("a body has at most {MAX_BODY_BYTES} bytes");
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
         })?;
-        serde_json::from_slice(&body).map(Self).map_err(Refusal::invalid)
+        serde_json::from_slice(&body).map(Self).map_err(|error| Refusal::invalid(&error))
     }
 }
 
@@ -234,7 +237,7 @@ async fn set_webhook(Shared(app): Shared<Arc<App>>, Json(body): Json<WebhookBody
     let delivery = Delivery { duplicate, reorder, delay_millis, drop, manual };
     let webhook = url.map(|url| Webhook::new(&url, secrets, delivery)).transpose();
     let mut state = app.lock();
-    state.outbox.set(webhook.map_err(Refusal::invalid)?);
+    state.outbox.set(webhook.map_err(|error| Refusal::invalid(&error))?);
     let outbox = &state.outbox;
     Ok(Json(json!({
         "url": outbox.url(),
@@ -251,7 +254,7 @@ struct ClockBody {
 
 async fn advance(Shared(app): Shared<Arc<App>>, Json(body): Json<ClockBody>) -> Answer {
     if body.advance_seconds > MAX_ADVANCE_SECONDS {
-        return Err(Refusal::invalid("a clock moves by at most a hundred years at once"));
+        return Err(Refusal::invalid(&"a clock moves by at most a hundred years at once"));
     }
     app.config.clock.advance(Duration::from_secs(body.advance_seconds));
     Ok(Json(json!({ "now": app.config.clock.now() })))

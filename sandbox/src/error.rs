@@ -33,6 +33,11 @@ impl ApiError {
         Self::new(StatusCode::PAYMENT_REQUIRED, "card_error", message).code(code)
     }
 
+    /// Whether a card was refused.
+    pub(crate) fn is_decline(&self) -> bool {
+        self.0.status == StatusCode::PAYMENT_REQUIRED
+    }
+
     /// A key used again for something else: HTTP 400.
     pub(crate) fn idempotency(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "idempotency_error", message)

@@ -27,13 +27,17 @@
 //! call. So do the refunds of `pm_card_refundFail`: they succeed, and have failed when they are
 //! read again. Those of `pm_card_pendingRefund` stay pending until they are settled.
 //!
+//! What goes wrong between a client and Stripe is a [`Fault`]; how events reach a webhook endpoint
+//! is a [`Delivery`]; [`Builder::rate_limit`] limits requests. `GET /sandbox` lists the requests that
+//! do all of this for tests in other languages.
+//!
 //! It listens on loopback only, takes no live keys, keeps everything in memory, and forgets it when
 //! it stops.
 //!
 //! What it cannot do: complete a 3D Secure authentication, capture in several parts, let a hold
 //! expire, cancel a refund, take evidence or let its deadline pass, convert currencies, pay out,
-//! send webhooks, or update objects. Where Stripe's documentation leaves a question open (which
-//! failed attempts use up a PaymentMethod), it takes the stricter reading.
+//! or update objects. Where Stripe's documentation leaves a question open (which failed attempts use
+//! up a PaymentMethod), it takes the stricter reading.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

@@ -109,6 +109,33 @@ impl Sandbox {
     }
 
     /// Lets something go wrong with requests to come.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use farebox_sandbox::{Fault, FaultKind, Sandbox};
+    ///
+    /// let sandbox = Sandbox::builder().start("127.0.0.1:0".parse()?).await?;
+    /// sandbox.inject(Fault::at("POST", "/v1/payment_intents", FaultKind::ResetAfter));
+    /// let pay = || {
+    ///     reqwest::Client::new()
+    ///         .post(format!("{}/v1/payment_intents", sandbox.url()))
+    ///         .bearer_auth(sandbox.secret_key())
+    ///         .header("content-type", "application/x-www-form-urlencoded")
+    ///         .header("idempotency-key", "order-1")
+    ///         .body(
+    ///             "amount=500&currency=usd&confirm=true&payment_method=pm_card_visa\
+    ///              &allowed_payment_method_types[]=card",
+    ///         )
+    ///         .send()
+    /// };
+    /// assert!(pay().await.is_err(), "the answer is lost, and");
+    /// assert_eq!(sandbox.charges().len(), 1, "the card is charged");
+    /// assert_eq!(pay().await?.headers()["idempotent-replayed"], "true");
+    /// assert_eq!(sandbox.charges().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn inject(&self, fault: Fault) {
         self.app.lock().faults.inject(fault);
     }
@@ -138,6 +165,31 @@ impl Sandbox {
 
     /// An event's webhook as it would be sent at this time (in seconds since 1970): the header
     /// `Stripe-Signature` and the body. `None`: there is no such event.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use farebox_sandbox::Sandbox;
+    ///
+    /// let sandbox = Sandbox::builder().start("127.0.0.1:0".parse()?).await?;
+    /// reqwest::Client::new()
+    ///     .post(format!("{}/v1/payment_intents", sandbox.url()))
+    ///     .bearer_auth(sandbox.secret_key())
+    ///     .header("content-type", "application/x-www-form-urlencoded")
+    ///     .body(
+    ///         "amount=500&currency=usd&confirm=true&payment_method=pm_card_visa\
+    ///          &allowed_payment_method_types[]=card",
+    ///     )
+    ///     .send()
+    ///     .await?;
+    /// let paid = sandbox.events().into_iter().find(|event| event.kind == "payment_intent.succeeded");
+    /// let paid = paid.expect("the payment succeeded");
+    /// let (header, body) = sandbox.signed(&paid.id, 1_790_000_000).expect("the event is there");
+    /// assert!(header.starts_with("t=1790000000,v1="));
+    /// assert_eq!(body, paid.body.as_bytes());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn signed(&self, event_id: &str, timestamp: i64) -> Option<(String, Vec<u8>)> {
         let signed = self.app.lock().signed(event_id, timestamp);

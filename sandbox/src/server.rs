@@ -20,9 +20,8 @@ use crate::connection::{Cut, Severable};
 use crate::error::{ApiError, ApiResult};
 use crate::faults::{self, Crash, FaultKind};
 use crate::limits::{self, Limit};
-use crate::network;
 use crate::state::State;
-use crate::{Call, Config, control, idempotency, webhooks};
+use crate::{Call, Config, control, idempotency, network, webhooks};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// How long a stalled answer does not come.

@@ -174,13 +174,16 @@ impl Outbox {
 
     /// An event has happened.
     pub(crate) fn happened(&mut self, event: &str) {
+        self.happened_at(event, Instant::now());
+    }
+
+    fn happened_at(&mut self, event: &str, now: Instant) {
         let Some(Webhook { delivery, .. }) = &self.webhook else { return };
         if delivery.manual || self.draw("drop", event) % 100 < u64::from(delivery.drop) {
             return;
         }
         let delay = Duration::from_millis(delivery.delay_millis);
         let (copies, reorder) = (if delivery.duplicate { 2 } else { 1 }, delivery.reorder);
-        let now = Instant::now();
         for _ in 0..copies {
             let message = Message { event: event.to_owned(), attempt: 1 };
             if reorder {
@@ -311,7 +314,58 @@ async fn attempt(app: &App, message: Message) {
 
 #[cfg(test)]
 mod tests {
-    use super::signature;
+    use std::time::{Duration, Instant};
+
+    use super::{Delivery, Outbox, Webhook, signature};
+
+    fn outbox(delivery: Delivery) -> Outbox {
+        let mut outbox = Outbox::new(7);
+        outbox.set(Some(Webhook::new("http://127.0.0.1:9/", [], delivery).unwrap()));
+        outbox
+    }
+
+    #[test]
+    fn an_event_that_nobody_takes_is_given_up_after_six_attempts() {
+        let mut outbox = outbox(Delivery::default());
+        outbox.happened("evt_1");
+        let start = Instant::now();
+        let mut now = start;
+        let mut waits = Vec::new();
+        loop {
+            match outbox.next(now) {
+                Ok(message) => {
+                    waits.push((now - start).as_millis() / 100);
+                    outbox.sent(message, 500, now);
+                }
+                Err(Some(at)) => now = at,
+                Err(None) => break,
+            }
+        }
+        assert_eq!(waits, [0, 1, 3, 7, 15, 31]);
+        assert_eq!(outbox.records().len(), 6);
+    }
+
+    #[test]
+    fn a_window_closes_when_it_is_full_or_old() {
+        let mut outbox = outbox(Delivery { reorder: true, ..Delivery::default() });
+        let take = |outbox: &mut Outbox, now| {
+            let mut events = Vec::new();
+            while let Ok(message) = outbox.next(now) {
+                events.push(message.event);
+            }
+            events.sort_unstable();
+            events
+        };
+        let now = Instant::now();
+        for event in ["evt_1", "evt_2", "evt_3"] {
+            outbox.happened_at(event, now);
+        }
+        assert_eq!(take(&mut outbox, now), Vec::<String>::new());
+        outbox.happened_at("evt_4", now);
+        outbox.happened_at("evt_5", now);
+        assert_eq!(take(&mut outbox, now), ["evt_1", "evt_2", "evt_3", "evt_4"]);
+        assert_eq!(take(&mut outbox, now + Duration::from_millis(100)), ["evt_5"]);
+    }
 
     #[test]
     fn a_signature_is_what_openssl_computes() {

@@ -5,6 +5,7 @@
 mod admin;
 mod backup;
 mod ledger;
+mod sandbox;
 mod money;
 mod server;
 

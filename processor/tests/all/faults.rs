@@ -111,7 +111,7 @@ async fn an_answer_without_end_is_not_read() {
     is_repeated(Reply::Answer {
         status: 200,
         headers: vec![],
-        body: format!("{{\"x\":\"{}\"}}", "x".repeat(1024 * 1024)),
+        body: format!("{{\"x\":\"{}\"}}", "x".repeat(16 * 1024 * 1024)),
     })
     .await;
 }
@@ -259,7 +259,31 @@ async fn an_intent_that_waits_for_a_human_is_cancelled_and_read_again() {
             ("GET", "/v1/payment_intents/pi_1"),
         ]
     );
-    assert_eq!(seen[1].header("idempotency-key"), "cancel_pi_1");
+    assert!(seen[1].header("idempotency-key").starts_with("cancel_pi_1_"));
+}
+
+#[tokio::test]
+async fn a_cancellation_that_crashed_is_sent_under_another_key() {
+    let waits = || reply(200, &intent("requires_action"));
+    let crashed = error(500, &json!({"type": "api_error"})).with("idempotent-replayed", "true");
+    let gone = || reply(200, &intent("canceled"));
+    let script = Script::play([waits(), crashed, waits(), waits(), gone(), gone()]).await;
+    assert_eq!(charge(&script, BUDGET).await, Charge::Unknown(Unknown::Repeat));
+    assert_eq!(charge(&script, BUDGET).await, Charge::AuthenticationRequired);
+    let seen = script.seen();
+    let (first, second) = (&seen[1], &seen[4]);
+    assert!(first.target.ends_with("/cancel") && second.target == first.target);
+    assert_ne!(first.header("idempotency-key"), second.header("idempotency-key"));
+}
+
+#[tokio::test]
+async fn an_intent_that_was_found_waiting_is_cancelled() {
+    let waits = reply(200, &intent("requires_action"));
+    let gone = || reply(200, &intent("canceled"));
+    let script = Script::play([waits, gone(), gone()]).await;
+    let ended = script.stripe().end_intent("pi_1", BUDGET).await;
+    assert_eq!(ended, Charge::AuthenticationRequired);
+    assert!(script.seen()[1].target.ends_with("/pi_1/cancel"));
 }
 
 #[tokio::test]

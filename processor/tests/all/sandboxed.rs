@@ -335,3 +335,51 @@ async fn the_sandbox_has_an_account_and_its_mode_is_sandbox() {
     let account = world.stripe.account().await.unwrap();
     assert!(account.is_none_or(|account| account.id.starts_with("acct_")));
 }
+
+#[tokio::test]
+async fn a_charge_stands_as_it_was_received() {
+    let world = World::start().await;
+    let (card, customer) = (world.card(VISA).await, world.customer().await);
+    let charge = world.charge(1, &customer, &card).await;
+    let standing = world.stripe.standing(five_dollars(&charge)).await.unwrap();
+    assert_eq!(
+        (standing.intent.received, standing.intent.top_up),
+        (usd!("5").micros(), Some(id(1)))
+    );
+    assert_eq!((standing.refunded, standing.withdrawn), (Micros::ZERO, Micros::ZERO));
+    assert_eq!((standing.disputes, standing.customer), (vec![], Some(customer)));
+    let nobody = world.stripe.standing("pi_of_nobody").await;
+    assert_eq!(nobody, Err(LookUpError::NotFound));
+}
+
+#[tokio::test]
+async fn a_card_is_kept_only_if_the_top_up_says_so() {
+    let world = World::start().await;
+    let (card, customer) = (world.card(VISA).await, world.customer().await);
+    let (top_up, amount) = (id(1), usd!("5").micros());
+    let once =
+        TopUp { id: top_up, amount, customer: &customer, payment_method: &card, save_card: false };
+    let call = world.stripe.top_up(&once);
+    five_dollars(&world.stripe.charge(&call, &top_up.into(), BUDGET).await);
+    assert_eq!(world.stripe.cards(&customer).await, Ok(vec![]));
+
+    let kept = world.card(VISA).await;
+    five_dollars(&world.charge(2, &customer, &kept).await);
+    assert_eq!(world.stripe.cards(&customer).await, Ok(vec![kept]));
+}
+
+#[tokio::test]
+async fn a_detached_card_is_gone_however_often_it_is_detached() {
+    let world = World::start().await;
+    let (card, customer) = (world.card(VISA).await, world.customer().await);
+    five_dollars(&world.charge(1, &customer, &card).await);
+    for _ in 0..2 {
+        assert_eq!(world.stripe.detach(&card).await, Ok(()));
+        assert_eq!(world.stripe.cards(&customer).await, Ok(vec![]));
+    }
+    let charge = world.charge(2, &customer, &card).await;
+    assert_eq!(charge, Charge::Rejected(Rejection::PaymentMethod));
+    for never_attached in [world.card(VISA).await, "pm_of_nobody".parse().unwrap()] {
+        assert_eq!(world.stripe.detach(&never_attached).await, Ok(()));
+    }
+}

@@ -109,6 +109,18 @@ async fn a_server_error_is_saved_whether_the_charge_was_made_or_not() {
 }
 
 #[tokio::test]
+async fn a_decline_is_an_effect_that_a_server_error_hides() {
+    let declined = format!("{PAYMENT}&confirm=true&payment_method=pm_card_chargeDeclined");
+    let api = with(FaultKind::ServerError { ran: true }).await;
+    for _ in 0..2 {
+        api.post_keyed(PAY, &declined, "d").await.is_error(500, "api_error", "");
+    }
+    let intents = api.get(PAY).await.ok();
+    assert_eq!(intents.at("data").as_array().unwrap().len(), 1);
+    assert_eq!(intents.at("data.0.status"), "requires_payment_method");
+}
+
+#[tokio::test]
 async fn a_server_error_replaces_no_answer_that_comes_without_running() {
     let api = Api::start().await;
     pay(&api).await.unwrap().ok();
@@ -116,6 +128,7 @@ async fn a_server_error_replaces_no_answer_that_comes_without_running() {
     replays(&api).await;
     let unknown = api.post(PAY, &format!("{PAYMENT}&nonsense=1")).await;
     unknown.is_invalid("parameter_unknown", "nonsense");
+    assert_eq!(api.sandbox.faults_hit(), 2);
 }
 
 #[tokio::test]

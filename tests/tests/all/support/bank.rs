@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farebox_middleware::Stripe;
-use farebox_sandbox::{Builder, ChargeRecord, Sandbox};
+use farebox_sandbox::{Builder, ChargeRecord, Fault, Sandbox};
 
 /// A sandbox of Stripe, with what tests ask of it.
 pub(crate) struct Bank {
@@ -13,6 +13,9 @@ pub(crate) struct Bank {
 
 /// The number of a card that is known and never pays.
 pub(crate) const DECLINED_CARD: &str = "4000000000000341";
+
+/// The number of a card whose bank wants the holder at every payment.
+pub(crate) const HOLDER_CARD: &str = "4000002760003184";
 
 /// The number of the n-th card that always pays.
 pub(crate) fn card(n: u32) -> String {
@@ -93,6 +96,16 @@ impl Bank {
         tokenize(&reqwest::Client::new(), url, publishable_key, number, true).await
     }
 
+    /// What the merchant does at Stripe by hand.
+    pub(crate) async fn post(&self, path: &str, form: &str) -> serde_json::Value {
+        let request = self.http.post(format!("{}{path}", self.url()));
+        let request = request.bearer_auth(self.sandbox.secret_key());
+        let form = request
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.to_owned());
+        serde_json::from_str(&form.send().await.unwrap().text().await.unwrap()).unwrap()
+    }
+
     pub(crate) fn charges(&self) -> Vec<ChargeRecord> {
         self.sandbox.charges()
     }
@@ -100,6 +113,33 @@ impl Bank {
     /// All that was taken from cards, in units.
     pub(crate) fn charged(&self) -> i64 {
         self.charges().iter().map(|charge| charge.amount * 100).sum()
+    }
+
+    /// Lets something go wrong with requests to come.
+    pub(crate) fn inject(&self, fault: Fault) {
+        self.sandbox.inject(fault);
+    }
+
+    pub(crate) fn clear_faults(&self) {
+        self.sandbox.clear_faults();
+    }
+
+    /// How many requests met a fault.
+    pub(crate) fn faults_hit(&self) -> usize {
+        self.sandbox.faults_hit()
+    }
+
+    /// The intents that may still take money, each with how it stands.
+    pub(crate) async fn unfinished_intents(&self) -> Vec<String> {
+        let url = format!("{}/v1/payment_intents?limit=100", self.url());
+        let answer = self.http.get(url).bearer_auth(self.sandbox.secret_key()).send().await;
+        let text = answer.unwrap().text().await.unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let intents = json["data"].as_array().unwrap().iter();
+        let intents = intents.map(|intent| (intent["id"].as_str().unwrap(), &intent["status"]));
+        let ended = ["succeeded", "canceled", "requires_payment_method"];
+        let open = intents.filter(|(_, status)| !ended.contains(&status.as_str().unwrap()));
+        open.map(|(id, status)| format!("{id}: {status}")).collect()
     }
 
     /// How often somebody asked for a charge.

@@ -5,8 +5,8 @@
 mod admin;
 mod backup;
 mod ledger;
-mod sandbox;
 mod money;
+mod sandbox;
 mod server;
 
 use std::process::{Command, Output, Stdio};

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! `FAREBOX_LISTEN`, `FAREBOX_LEDGER`, `FAREBOX_SECRET`, `FAREBOX_SETTLE_WITHIN_MS`,
-//! `STRIPE_SECRET_KEY`, `STRIPE_PUBLISHABLE_KEY` and `STRIPE_API_BASE` configure it. Without Stripe
-//! keys it starts a sandbox of Stripe in its own process, and says where. With
-//! `FAREBOX_ADMIN_TOKEN` it also answers its operator, at `FAREBOX_ADMIN_LISTEN`.
+//! `STRIPE_SECRET_KEY`, `STRIPE_PUBLISHABLE_KEY`, `STRIPE_WEBHOOK_SECRET` and `STRIPE_API_BASE`
+//! configure it. Without Stripe keys it starts a sandbox of Stripe in its own process, and says
+//! where. With `FAREBOX_ADMIN_TOKEN` it also answers its operator, at `FAREBOX_ADMIN_LISTEN`.
 
 use std::error::Error;
 use std::io::IsTerminal as _;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use farebox_middleware::{Payer, Payments, Stripe, usd};
+use farebox_middleware::{Admission, Payer, Payments, Stripe, usd};
 use farebox_sandbox::Sandbox;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -30,6 +30,14 @@ fn app(payments: &Payments) -> Router {
         .route("/api/echo", post(echo).route_layer(payments.price(usd!("0.005"))))
         .route("/api/fail", get(fail).route_layer(payments.price(usd!("0.01"))))
         .nest_service("/account", payments.account_routes())
+}
+
+/// The same, where Stripe tells of refunds and disputes if its events can be told from others'.
+fn with_webhook(app: Router, payments: &Payments) -> Router {
+    match payments.webhook() {
+        Ok(webhook) => app.route_service("/stripe", webhook),
+        Err(_) => app,
+    }
 }
 
 async fn joke(payer: Payer) -> String {
@@ -61,6 +69,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(bound) = optional("FAREBOX_SETTLE_WITHIN_MS") {
         payments = payments.settle_within(Duration::from_millis(bound.parse()?));
     }
+    if optional("FAREBOX_ADMISSION").as_deref() == Some("unlimited") {
+        payments = payments.admission(Admission::unlimited());
+    }
     let payments = payments.open().await?;
     if let Some(token) = optional("FAREBOX_ADMIN_TOKEN") {
         serve_admin(&payments, &token).await?;
@@ -70,7 +81,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let stopped = stopped(signal(SignalKind::terminate())?);
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app(&payments)).with_graceful_shutdown(stopped).await?;
+    // With the address of each client, which limits how often it tries cards.
+    let app = with_webhook(app(&payments), &payments);
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, app).with_graceful_shutdown(stopped).await?;
 
     payments.close().await?; // finishes open top-ups
     if let Some(sandbox) = sandbox {

@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::error::Error;
 
 use bytes::Bytes;
-use farebox_middleware::{Payments, Price, Stripe, usd};
+use farebox_middleware::{Payments, Peer, Price, Stripe, usd};
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::{conn::auto, graceful::GracefulShutdown};
 use hyper_util::service::TowerToHyperService;
 use tokio::signal::unix::{SignalKind, signal};
+use tower::ServiceExt as _;
 
 /// What nobody thought of costs money: a path that is spelled in another way is not free.
 fn price(parts: &Parts) -> Price {
@@ -44,12 +45,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     println!("listening on http://{}", listener.local_addr()?);
     loop {
-        let (io, _) = tokio::select! {
+        let (io, address) = tokio::select! {
             accepted = listener.accept() => accepted?,
             _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
         };
-        let service = TowerToHyperService::new(service.clone());
+        // The address limits how often a client tries cards.
+        let service = service.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(address));
+            request
+        });
+        let service = TowerToHyperService::new(service);
         let server = auto::Builder::new(TokioExecutor::new());
         let connection = server.serve_connection(TokioIo::new(io), service).into_owned();
         tokio::spawn(connections.watch(connection));

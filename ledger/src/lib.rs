@@ -13,6 +13,7 @@
 //! - [`backup`]: a ledger as lines of text, to keep or to move
 //! - [`store`]: the [`Store`] contract, and [`Ledger`], the store chosen at run time
 //! - [`clock`]: time, injected
+//! - [`counters`]: how often something happened lately, in one process or many
 //! - `conformance` (feature of that name): the suite that every store must pass
 //!
 //! # Example
@@ -50,6 +51,7 @@ pub mod book;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod counters;
 pub mod machine;
 pub mod statement;
 pub mod store;

@@ -190,12 +190,12 @@ fn is_local(parts: &Parts) -> bool {
 }
 
 #[cfg(feature = "axum")]
-fn connected(parts: &Parts) -> Option<SocketAddr> {
+pub(crate) fn connected(parts: &Parts) -> Option<SocketAddr> {
     parts.extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().map(|peer| peer.0)
 }
 
 #[cfg(not(feature = "axum"))]
-fn connected(_: &Parts) -> Option<SocketAddr> {
+pub(crate) fn connected(_: &Parts) -> Option<SocketAddr> {
     None
 }
 

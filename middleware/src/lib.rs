@@ -13,12 +13,14 @@
 //! - [`AccountService`]: a payer's balance, statement and credentials, by credential
 //! - [`AdminService`]: what the operator asks and changes, by token
 //! - [`WebhookService`]: what Stripe tells about charges
+//! - [`Admission`] and [`ClientIp`]: how often cards may be tried, and by whom
 //!
 //! In `pay.rs` a payment becomes a reservation; in `top_up.rs` a card becomes credit, and in
 //! `refund.rs` credit goes back; `observe.rs` books what Stripe says about a charge, whoever asks:
 //! an event (`webhook.rs`), or a comparison of everything (`reconcile.rs`); `keyed.rs`
 //! knows requests by their `Idempotency-Key`, `meter.rs` counts what a metered one costs, and
-//! `sweep.rs` does what is due; `endpoint.rs` is what account and admin routes share.
+//! `sweep.rs` does what is due; `admission/` keeps who tests stolen cards from Stripe;
+//! `endpoint.rs` is what account and admin routes share.
 //!
 //! # Example
 //!
@@ -45,6 +47,7 @@
 
 mod account;
 mod admin;
+mod admission;
 mod answer;
 mod cards;
 mod endpoint;
@@ -72,6 +75,7 @@ mod who;
 
 pub use account::AccountService;
 pub use admin::{AdminService, Peer, TokenError};
+pub use admission::{Admission, ClientIp};
 pub use farebox_ledger::StoreError;
 #[cfg(feature = "test-util")]
 pub use farebox_ledger::clock::{Clock, ManualClock, Timestamp};

@@ -7,7 +7,9 @@ use farebox_ledger::machine::ClaimOf;
 use farebox_ledger::{Command, Head, Outcome, Proof, Store as _};
 use farebox_processor::Verification;
 use farebox_protocol::{ClientId, Credential, ErrorCode, Micros, PayerId, Payment, TopUpId};
+use http::request::Parts;
 
+use crate::admission::{self, Asker};
 use crate::payments::{Payments, Shared};
 use crate::quote::Quote;
 use crate::refusal::Refusal;
@@ -40,9 +42,10 @@ impl Payments {
         quote: &Quote,
         payment: Payment,
         claim: Option<ClaimOf>,
+        parts: &Parts,
     ) -> Result<Paid, Refusal> {
         check_terms(quote, &payment)?;
-        let mut purchase = Purchase::begin(&self.shared, quote, payment, claim).await?;
+        let mut purchase = Purchase::begin(&self.shared, quote, payment, claim, parts).await?;
         let run = purchase.run().await;
         let (top_up_id, charge_id) = match purchase.charged {
             Some(credited) => (Some(credited.id), Some(credited.intent)),
@@ -79,20 +82,25 @@ fn given_top_up(quote: &Quote, payment: &Payment) -> Result<Option<Micros>, Refu
     }
 }
 
-/// The payer that the payment's card stands for.
+/// The payer that the payment's card stands for, and as whom it asks.
 async fn card_decides(
     shared: &Shared,
     quote: &Quote,
     payment: &Payment,
-) -> Result<(PayerId, Card), Refusal> {
+    parts: &Parts,
+) -> Result<(PayerId, Card, Asker), Refusal> {
     let Some(method) = &payment.payment_method_id else {
         // An unknown or revoked credential looks like an empty account.
         return Err(ErrorCode::InsufficientCredits.into());
     };
     given_top_up(quote, payment)?; // before anyone at Stripe is asked
-    let card = shared.card(method).await?;
-    let owner = shared.load(card.book).await?.owner;
-    Ok((owner.unwrap_or(card.book), card))
+    let stranger = shared.gate.stranger(parts);
+    let card = shared.card(method, stranger).await?;
+    let head = shared.load(card.book).await?;
+    let payer = head.owner.unwrap_or(card.book);
+    let is_known = admission::has_paid(&head, card.book);
+    let asker = if is_known { Asker::Payer(payer) } else { stranger };
+    Ok((payer, card, asker))
 }
 
 /// A payment on its way to a reservation.
@@ -101,10 +109,13 @@ struct Purchase<'a> {
     quote: &'a Quote,
     payment: Payment,
     claim: Option<ClaimOf>,
+    parts: &'a Parts,
     /// What is still to be set aside: the price, until it is.
     owed: Micros,
     payer: PayerId,
     proof: Proof,
+    /// As whom it is counted at Stripe.
+    asker: Asker,
     /// The card beside the credential, or instead of it; looked up when it is first needed.
     card: Option<Card>,
     /// The credential that was sent, while it is believed.
@@ -124,16 +135,18 @@ impl<'a> Purchase<'a> {
         quote: &'a Quote,
         payment: Payment,
         claim: Option<ClaimOf>,
+        parts: &'a Parts,
     ) -> Result<Self, Refusal> {
         let client_id = payment.client_id.clone();
         let credential = client_id.as_ref().and_then(|id| shared.credentials.check(id));
-        let (payer, proof, card, client_id) = match credential {
+        let (payer, proof, asker, card, client_id) = match credential {
             Some(Credential { payer, generation, number }) => {
-                (payer, Proof::Credential { generation, number }, None, client_id)
+                let proof = Proof::Credential { generation, number };
+                (payer, proof, Asker::Payer(payer), None, client_id)
             }
             None => {
-                let (payer, card) = card_decides(shared, quote, &payment).await?;
-                (payer, Proof::Method(card.method.clone()), Some(card), None)
+                let (payer, card, asker) = card_decides(shared, quote, &payment, parts).await?;
+                (payer, Proof::Method(card.method.clone()), asker, Some(card), None)
             }
         };
         let (charged, declined, verified) = (None, None, None);
@@ -142,9 +155,11 @@ impl<'a> Purchase<'a> {
             quote,
             payment,
             claim,
+            parts,
             owed: quote.price,
             payer,
             proof,
+            asker,
             card,
             client_id,
             charged,
@@ -283,9 +298,10 @@ impl<'a> Purchase<'a> {
     /// The credential was revoked, or the payer does not know the card.
     async fn prove(&mut self) -> Result<(), Refusal> {
         if matches!(self.proof, Proof::Credential { .. }) {
-            let (payer, card) = card_decides(self.shared, self.quote, &self.payment).await?;
+            let (payer, card, asker) =
+                card_decides(self.shared, self.quote, &self.payment, self.parts).await?;
             (self.payer, self.proof) = (payer, Proof::Method(card.method.clone()));
-            (self.card, self.client_id) = (Some(card), None);
+            (self.asker, self.card, self.client_id) = (asker, Some(card), None);
             return Ok(());
         }
         let head = self.load(self.payer).await?;
@@ -302,7 +318,7 @@ impl<'a> Purchase<'a> {
         // There is credit: whoever shows the card must prove to hold it, or pay with it.
         if self.verified.is_none() {
             let card = self.card().await?;
-            let verification = self.shared.verify(self.payer, &card.method).await?;
+            let verification = self.shared.verify(self.payer, &card, self.asker).await?;
             self.verified = Some(verification);
             if verification == Verification::Passed {
                 let link = Command::LinkCard { method: card.method };
@@ -336,7 +352,7 @@ impl<'a> Purchase<'a> {
             }
         }
         let (payer, currency, method) = (self.payer, self.quote.currency, card.method.clone());
-        let ask = Ask { payer, currency, needed, amount, card };
+        let ask = Ask { payer, currency, needed, amount, card, asker: self.asker };
         match self.shared.top_up(ask, within).await {
             Ok(credited) => self.charged = credited.filter(|credited| credited.method == method),
             // Another card failed, in a top-up that was joined. This one was not tried.
@@ -377,7 +393,7 @@ impl<'a> Purchase<'a> {
             return Ok(card.clone());
         }
         let method = self.payment.payment_method_id.as_ref();
-        let card = self.shared.card(method.ok_or(ErrorCode::InvalidPayment)?).await?;
+        let card = self.shared.card(method.ok_or(ErrorCode::InvalidPayment)?, self.asker).await?;
         self.card = Some(card.clone());
         Ok(card)
     }

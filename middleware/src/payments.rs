@@ -14,7 +14,9 @@ use farebox_ledger::{
 use farebox_processor::{
     Account as StripeAccount, ConfigError, LookUpError, Mode, Stripe, WebhookSecrets,
 };
-use farebox_protocol::{CredentialKey, ErrorCode, IdentityKey, Money, PayerId, TopUpId};
+use farebox_protocol::{
+    CredentialKey, Currency, ErrorCode, IdentityKey, Micros, Money, PayerId, TopUpId,
+};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::{AccountService, Issuing};
 use crate::admin::{AdminService, TokenError};
+use crate::admission::{Admission, ClientIp, Gate};
 use crate::layer::PaymentLayer;
 use crate::price::{FixedPrice, Price, Pricer};
 use crate::quote::{Limits, LimitsError, Quote, Unpayable};
@@ -46,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) stripe: Stripe,
     pub(crate) identity: IdentityKey,
     pub(crate) credentials: CredentialKey,
+    pub(crate) gate: Gate,
     pub(crate) look_ups: LookUps,
     pub(crate) issuing: Issuing,
     /// The account's driver, by account: at most one in a process.
@@ -101,6 +105,8 @@ impl Payments {
             webhook_secrets: Vec::new(),
             clock: Arc::new(SystemClock),
             settle_within: None,
+            admission: Admission::default(),
+            client_ip: ClientIp::default(),
         }
     }
 
@@ -226,8 +232,10 @@ impl Payments {
             .expect("test keys at a loopback address are a valid configuration");
         let ledger = Ledger::Memory(farebox_ledger::store::Memory::default());
         let keys = Keys::new(b"a secret that is only good for tests");
+        let clock = Arc::new(SystemClock);
+        let gate = Gate::new(Admission::default(), ClientIp::default(), &ledger, clock.clone());
         let settings = Settings::default();
-        let shared = Shared::new(stripe, ledger, None, keys, settings, Arc::new(SystemClock));
+        let shared = Shared::new(stripe, ledger, None, keys, settings, gate, clock);
         Payments { shared: Arc::new(shared) }
     }
 
@@ -256,6 +264,7 @@ impl Shared {
         first: Option<FirstRecord>,
         keys: Keys,
         settings: Settings,
+        gate: Gate,
         clock: Arc<dyn Clock>,
     ) -> Shared {
         Shared {
@@ -264,6 +273,7 @@ impl Shared {
             stripe,
             identity: keys.identity,
             credentials: keys.credentials,
+            gate,
             look_ups: LookUps::default(),
             issuing: Issuing::default(),
             drivers: DashMap::new(),
@@ -277,6 +287,11 @@ impl Shared {
             settings,
             reservations: ReservationIds::random(),
         }
+    }
+
+    /// The most that a new card is charged in a day; `None`: in a currency without top-ups.
+    pub(crate) fn new_card_per_day(&self, currency: Currency) -> Option<Micros> {
+        self.settings.limits.new_card_per_day(currency)
     }
 
     pub(crate) fn new_reservation_id(&self) -> ReservationId {
@@ -345,6 +360,8 @@ pub struct Builder {
     webhook_secrets: Vec<String>,
     clock: Arc<dyn Clock>,
     settle_within: Option<Duration>,
+    admission: Admission,
+    client_ip: ClientIp,
 }
 
 /// Where books are kept.
@@ -449,6 +466,32 @@ impl Builder {
         self
     }
 
+    /// How often cards may be tried, and by whom.
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// How often in a second this process asks each endpoint of Stripe for requests. The default
+    /// is 20; several processes of one Stripe account divide what Stripe allows them, 25.
+    pub fn stripe_rate(mut self, per_second: u32) -> Self {
+        self.admission.stripe_per_second = per_second;
+        self
+    }
+
+    /// Where the address of a client is found. The default is the other end of its connection.
+    pub fn client_ip(mut self, client_ip: ClientIp) -> Self {
+        self.client_ip = client_ip;
+        self
+    }
+
+    /// The most that is taken from one card in 24 hours until 7 days after the first charge of it
+    /// for the same payer, in its currency. The default is twice the largest top-up.
+    pub fn new_card_per_day(mut self, most: Money) -> Self {
+        self.settings.limits.new_card.push(most);
+        self
+    }
+
     /// Another clock than the operating system's, for tests of what age does.
     #[cfg(feature = "test-util")]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -467,8 +510,9 @@ impl Builder {
     ///
     /// Outside a tokio runtime.
     pub async fn open(self) -> Result<Payments, OpenError> {
-        let Builder { stripe, ledger: books, secret, settings, clock, settle_within, .. } =
-            self.read_secrets()?;
+        let builder = self.read_secrets()?;
+        let (admission, client_ip) = (builder.admission, builder.client_ip);
+        let Builder { stripe, ledger: books, secret, settings, clock, settle_within, .. } = builder;
         settings.limits.check()?;
         let url = match &books {
             Books::At(url) => Some(url.as_str()),
@@ -483,7 +527,9 @@ impl Builder {
             Books::At(url) => (Ledger::open(&url, &first, options).await?, Some(first)),
             Books::Theirs(ledger) => (ledger, None),
         };
-        let shared = Arc::new(Shared::new(stripe, ledger, first, keys, settings, clock));
+        let gate = Gate::new(admission, client_ip, &ledger, clock.clone());
+        let shared = Shared::new(stripe, ledger, first, keys, settings, gate, clock);
+        let shared = Arc::new(shared);
         for due in shared.ledger.due().await? {
             if let Due::TopUp(id) = due {
                 tracing::info!(top_up = %id, "going on with an open top-up");

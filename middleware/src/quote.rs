@@ -13,6 +13,8 @@ use farebox_protocol::{
 pub(crate) struct Limits {
     pub(crate) smallest: Vec<Money>,
     pub(crate) largest: Vec<Money>,
+    /// The most that a new card is charged in a day.
+    pub(crate) new_card: Vec<Money>,
 }
 
 /// The limits of a top-up leave no amount that a card could be charged; the operator acts.
@@ -77,6 +79,15 @@ impl Limits {
     fn of(configured: &[Money], currency: Currency, charges: i64) -> Option<Micros> {
         let set = configured.iter().rev().find(|money| money.currency() == currency);
         let default = || Micros::new(currency.minimum_charge()?.get() * charges);
+        set.map(|money| money.micros()).or_else(default)
+    }
+
+    pub(crate) fn new_card_per_day(&self, currency: Currency) -> Option<Micros> {
+        let set = self.new_card.iter().rev().find(|money| money.currency() == currency);
+        let default = || {
+            let largest = Limits::of(&self.largest, currency, LARGEST_CHARGES)?;
+            largest.checked_add(largest)
+        };
         set.map(|money| money.micros()).or_else(default)
     }
 }
@@ -234,7 +245,7 @@ mod tests {
 
     #[test]
     fn stripes_minimum_holds_below_a_configured_one() {
-        let limits = Limits { smallest: vec![usd!("0.10")], largest: vec![] };
+        let limits = Limits { smallest: vec![usd!("0.10")], largest: vec![], ..Limits::default() };
         let quote = Quote::new(usd!("0.01"), &limits, "pk_test_1").unwrap();
         assert_eq!(quote.min_top_up, usd!("0.50").micros());
     }

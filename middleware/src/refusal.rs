@@ -1,5 +1,7 @@
 //! A refusal: why a request is not served, and the answer that says so.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use farebox_protocol::{ErrorCode, Money, PaymentResponse, TopUpId, header};
 use http::{HeaderValue, Response, StatusCode, header as names};
@@ -19,22 +21,34 @@ pub(crate) struct Refusal {
     pub(crate) top_up: Option<TopUpId>,
     /// What the request with the same key cost.
     pub(crate) charged: Option<Money>,
+    /// How long to wait, in seconds; `None`: as long as always.
+    retry_after: Option<u32>,
 }
+
+/// The longest that a client is told to wait, in seconds.
+const RETRY_AFTER_MAX: u32 = 3_600;
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Refusal { code, top_up: None, charged: None }
+        Refusal { code, top_up: None, charged: None, retry_after: None }
     }
 }
 
 impl Refusal {
     pub(crate) fn about(code: ErrorCode, top_up: TopUpId) -> Refusal {
-        Refusal { code, top_up: Some(top_up), charged: None }
+        Refusal { top_up: Some(top_up), ..code.into() }
     }
 
     /// The request with this key was charged before; nothing more is taken.
     pub(crate) fn already(charged: Money) -> Refusal {
         Refusal { charged: Some(charged), ..ErrorCode::AlreadyCharged.into() }
+    }
+
+    /// There were too many attempts; there is room for one after `wait`.
+    pub(crate) fn later(wait: Duration) -> Refusal {
+        let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        let retry_after = Some(seconds.min(RETRY_AFTER_MAX));
+        Refusal { retry_after, ..ErrorCode::RateLimited.into() }
     }
 
     /// The same refusal of a client that did not name the top-up: whoever only shows a card must
@@ -87,7 +101,8 @@ impl Refusal {
         let is_busy =
             matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
         if is_busy || self.code == ErrorCode::RequestInFlight {
-            headers.insert(names::RETRY_AFTER, RETRY_AFTER);
+            let wait = self.retry_after.map_or(RETRY_AFTER, HeaderValue::from);
+            headers.insert(names::RETRY_AFTER, wait);
         }
         answer::expose_headers(headers);
         response

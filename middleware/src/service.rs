@@ -121,7 +121,7 @@ async fn admit<P>(
         let target = target.path_and_query().map_or(target.path(), PathAndQuery::as_str);
         keyed::claim(&terms.payments.shared.identity, key, parts, target)
     });
-    terms.payments.pay(quote, payment, claim).await
+    terms.payments.pay(quote, payment, claim, parts).await
 }
 
 /// A request that is paid for, on its way to the handler.

@@ -16,6 +16,7 @@ use farebox_processor::{
 use farebox_protocol::{Currency, ErrorCode, Micros, Money, PayerId, PaymentMethodId, TopUpId};
 use tokio::sync::watch;
 
+use crate::admission::{Asker, Endpoint};
 use crate::payments::Shared;
 use crate::refusal::Refusal;
 use crate::who::{Card, refusal_of};
@@ -30,6 +31,7 @@ pub(crate) struct Ask {
     /// How much to take.
     pub(crate) amount: Micros,
     pub(crate) card: Card,
+    pub(crate) asker: Asker,
 }
 
 /// What a driver is to do.
@@ -167,11 +169,13 @@ impl Shared {
         &self,
         payer: PayerId,
         replaces: Option<String>,
+        asker: Asker,
     ) -> Result<String, ErrorCode> {
         let known = self.load(payer).await?.customer;
         if let Some(known) = known.filter(|known| Some(known) != replaces.as_ref()) {
             return Ok(known);
         }
+        self.gate.turn(Endpoint::Customers, asker).await.map_err(|refusal| refusal.code)?;
         let made = self.stripe.customer(&payer, replaces.as_deref()).await;
         let set = Command::SetCustomer { customer: made.map_err(refusal_of)?, replaces };
         match self.ledger.apply(&payer, &set).await.map(|applied| applied.outcome) {
@@ -214,7 +218,7 @@ impl Drop for Driver {
 impl Driver {
     async fn run(self, work: Work) {
         let ended = match work {
-            Work::Open(ask) => self.open(&ask).await,
+            Work::Open(ask) => self.admit(&ask).await,
             Work::Resume(id) => self.resume(id).await,
         };
         let progress = self.progress.clone();
@@ -224,11 +228,21 @@ impl Driver {
         }
     }
 
+    /// Opens a top-up and drives it, if that is admitted.
+    async fn admit(&self, ask: &Ask) -> Result<Ended, Stopped> {
+        if let Err(refusal) = self.shared.admit_charge(ask).await {
+            return Ok(Err(Failed { refusal, method: None }));
+        }
+        let ended = self.open(ask).await?;
+        self.shared.report(ask, &ended).await;
+        Ok(ended)
+    }
+
     /// Opens a top-up and drives it.
     async fn open(&self, ask: &Ask) -> Result<Ended, Stopped> {
         let mut unknown_customer = None;
         for _ in 0..ATTEMPTS_MAX {
-            let customer = self.shared.customer(ask.payer, unknown_customer.take());
+            let customer = self.shared.customer(ask.payer, unknown_customer.take(), ask.asker);
             let customer = match tokio::time::timeout(CUSTOMER_WITHIN, customer).await {
                 Ok(Ok(customer)) => customer,
                 Ok(Err(code)) => return Ok(Err(code.into())),

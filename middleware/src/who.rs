@@ -6,9 +6,11 @@ use std::time::Duration;
 use dashmap::DashMap;
 use farebox_processor::{LookUpError, Verification};
 use farebox_protocol::{ErrorCode, PayerId, PaymentMethodId};
-use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, OnceCell, Semaphore, SemaphorePermit};
 
+use crate::admission::Asker;
 use crate::payments::Shared;
+use crate::refusal::Refusal;
 
 /// A card, known by the book that is named after it.
 #[derive(Clone, Debug)]
@@ -18,23 +20,29 @@ pub(crate) struct Card {
     pub(crate) method: PaymentMethodId,
 }
 
-/// The most look-ups at Stripe at one time, for all requests of this process.
+/// The most look-ups at Stripe at one time, for all requests of this process, and for strangers'.
 const LOOK_UPS_MAX: usize = 32;
+const STRANGERS_MAX: usize = 16;
 /// How long a request waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
-type Found = Arc<OnceCell<Result<Card, ErrorCode>>>;
+type Found = Arc<OnceCell<Result<Card, Refusal>>>;
 
 /// Look-ups in flight. Requests that bring the same PaymentMethod share one.
 #[derive(Debug)]
 pub(crate) struct LookUps {
     in_flight: DashMap<PaymentMethodId, Found>,
     turns: Semaphore,
+    strangers: Semaphore,
 }
+
+/// Held while Stripe is asked. A stranger holds one of theirs, too.
+type Turn<'a> = (Option<SemaphorePermit<'a>>, SemaphorePermit<'a>);
 
 impl Default for LookUps {
     fn default() -> Self {
-        LookUps { in_flight: DashMap::new(), turns: Semaphore::new(LOOK_UPS_MAX) }
+        let (turns, strangers) = (Semaphore::new(LOOK_UPS_MAX), Semaphore::new(STRANGERS_MAX));
+        LookUps { in_flight: DashMap::new(), turns, strangers }
     }
 }
 
@@ -59,21 +67,33 @@ impl LookUps {
         Joined { look_ups: self, method, found }
     }
 
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, ErrorCode> {
-        let turn = tokio::time::timeout(TURN_WITHIN, self.turns.acquire()).await;
+    async fn turn(&self, asker: Asker) -> Result<Turn<'_>, ErrorCode> {
+        let turn = async {
+            let theirs = match asker {
+                Asker::Payer(_) => None,
+                Asker::Stranger(_) => Some(self.strangers.acquire().await?),
+            };
+            Ok::<_, AcquireError>((theirs, self.turns.acquire().await?))
+        };
+        let turn = tokio::time::timeout(TURN_WITHIN, turn).await;
         turn.ok().and_then(Result::ok).ok_or(ErrorCode::RateLimited)
     }
 }
 
 impl Shared {
     /// The card behind a PaymentMethod.
-    pub(crate) async fn card(&self, method: &PaymentMethodId) -> Result<Card, ErrorCode> {
+    pub(crate) async fn card(
+        &self,
+        method: &PaymentMethodId,
+        asker: Asker,
+    ) -> Result<Card, Refusal> {
         let joined = self.look_ups.join(method);
-        joined.found.get_or_init(|| self.look_up(method)).await.clone()
+        joined.found.get_or_init(|| self.look_up(method, asker)).await.clone()
     }
 
-    async fn look_up(&self, method: &PaymentMethodId) -> Result<Card, ErrorCode> {
-        let _turn = self.look_ups.turn().await?;
+    async fn look_up(&self, method: &PaymentMethodId, asker: Asker) -> Result<Card, Refusal> {
+        self.gate.look_up(asker).await?;
+        let _turn = self.look_ups.turn(asker).await?;
         let found = self.stripe.payment_method(method).await.map_err(refusal_of)?;
         Ok(Card { book: self.identity.payer(&found.fingerprint), method: found.id })
     }
@@ -82,15 +102,17 @@ impl Shared {
     pub(crate) async fn verify(
         &self,
         payer: PayerId,
-        method: &PaymentMethodId,
-    ) -> Result<Verification, ErrorCode> {
-        let customer = self.customer(payer, None).await?;
-        let _turn = self.look_ups.turn().await?;
-        match self.stripe.verify(method, &customer).await {
+        card: &Card,
+        asker: Asker,
+    ) -> Result<Verification, Refusal> {
+        self.admit_verification(asker, card.book, payer).await?;
+        let customer = self.customer(payer, None, asker).await?;
+        let _turn = self.look_ups.turn(asker).await?;
+        match self.stripe.verify(&card.method, &customer).await {
             Ok(verification) => Ok(verification),
             // The charge itself is the proof, and makes the customer anew if need be.
             Err(LookUpError::Refused | LookUpError::NotFound) => Ok(Verification::Unproven),
-            Err(error) => Err(refusal_of(error)),
+            Err(error) => Err(refusal_of(error).into()),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Card numbers, and what Stripe's test cards do.
 //!
 //! Source: Stripe's page "Testing" (cards by brand, declined payments, fraud prevention, invalid
-//! data, disputes, refunds, 3D Secure). Card numbers that are not on it are refused as Stripe refuses them in test
-//! mode, with one exception: every number beginning 424242 that passes the check digit succeeds,
-//! so that a test can have as many payers as it likes.
+//! data, disputes, refunds, 3D Secure). Card numbers that are not on it are refused as Stripe
+//! refuses them in test mode, with two exceptions: of numbers that pass the check digit, every one
+//! beginning 424242 succeeds and every one beginning 400001 is declined, so that a test can have as
+//! many payers, and as many dead cards, as it likes.
 
 use crate::clock::year_and_month;
 use crate::error::{ApiError, ApiResult};
@@ -269,6 +270,9 @@ impl CardNumber {
         }
         if self.0.starts_with("424242") {
             return Ok(("credit", Behaviour::Succeeds));
+        }
+        if self.0.starts_with("400001") {
+            return Ok(("credit", Behaviour::Declines(&GENERIC)));
         }
         let message = "Your card was declined. Your request was in test mode, but used a non test \
              card. For a list of valid test cards, visit: https://stripe.com/docs/testing.";

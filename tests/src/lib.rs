@@ -1,5 +1,13 @@
-//! Whole-system tests. The programs of the README are compiled here.
+//! Whole-system tests. The programs of the README and of the documents are compiled here.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/money-in.md")]
+struct MoneyIn;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/abuse.md")]
+struct Abuse;

@@ -44,7 +44,7 @@ mod memory;
 mod redis;
 
 #[cfg(feature = "redis")]
-pub use self::redis::Redis;
+pub use self::redis::{Redis, RedisCounters};
 pub use embedded::Embedded;
 pub(crate) use first::SCHEMA;
 pub use first::{FirstRecord, OpenError};

@@ -120,6 +120,7 @@ impl Moments {
 fn environment(bank: &Bank, folder: &TempDir) -> Vec<(&'static str, String)> {
     let ledger = format!("embedded:{}", folder.path().join("books.redb").display());
     let mut environment = bank.environment().to_vec();
+    environment.push(("FAREBOX_ADMISSION", "unlimited".to_owned()));
     environment.push(("FAREBOX_LEDGER", ledger));
     environment
 }

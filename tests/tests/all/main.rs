@@ -1,12 +1,14 @@
 //! Whole-system tests: a provider over HTTP, cards at a sandbox of Stripe, and programs that pay.
 //!
 //! Every module holds one property of the whole. Long runs: `FAREBOX_KILLS` is how often the
-//! crash test kills the server, `FAREBOX_SEED` repeats one of its runs.
+//! crash test kills the server, `FAREBOX_SEED` repeats one of its runs; `FAREBOX_CARDS` is how many
+//! cards are tested.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod admin;
 mod agents;
+mod card_testing;
 mod chaos;
 mod crash;
 mod credentials;

@@ -232,7 +232,7 @@ async fn refunds_and_disputes_made_elsewhere_are_booked() {
     assert!(status == 4 && said.contains("refused by Stripe"), "{status}: {said}");
     assert_eq!(house.available().await, 2_790_000);
     assert_eq!(house.says("reconcile").await.0, 0);
-    assert_eq!(house.frozen().await, vec![dispute.clone()]);
+    assert_eq!(house.frozen().await, std::slice::from_ref(&dispute));
     let shown = farebox(&house.operator, &format!("account show {}", house.payer)).await;
     assert!(shown.contains("a dispute: winning it lifts this"), "{shown}");
     house.bank.sandbox().win(&dispute).unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use farebox_ledger::{Command, Ledger, Store as _};
-use farebox_middleware::{Payments, usd};
+use farebox_middleware::{Admission, Payments, usd};
 use farebox_protocol::{Currency, PayerId};
 use tokio::time::{Instant, sleep};
 
@@ -27,6 +27,7 @@ async fn slot_of(cluster: &Cluster, ledger: &str, payer: &PayerId) -> u16 {
 
 async fn provider(bank: &Bank, url: &str) -> Provider {
     let payments = Payments::builder(bank.stripe()).ledger(url).secret(&[7; 32]);
+    let payments = payments.admission(Admission::unlimited());
     Provider::of(payments.open().await.unwrap(), tempfile::tempdir().unwrap()).await
 }
 

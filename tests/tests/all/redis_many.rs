@@ -7,7 +7,7 @@ use std::time::Duration;
 use farebox_ledger::book::{ClaimKey, Fingerprint, Limit};
 use farebox_ledger::machine::ClaimOf;
 use farebox_ledger::{Command, Ledger, Outcome, Proof, Store as _};
-use farebox_middleware::{Payments, usd};
+use farebox_middleware::{Admission, Payments, usd};
 use farebox_protocol::{Currency, Micros, PayerId, Payment};
 use futures_util::future::join_all;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -30,6 +30,7 @@ const TASKS: usize = 4;
 
 async fn provider(bank: &Bank, url: &str) -> Provider {
     let payments = Payments::builder(bank.stripe()).ledger(url).secret(&[7; 32]);
+    let payments = payments.admission(Admission::unlimited());
     Provider::of(payments.open().await.unwrap(), tempfile::tempdir().unwrap()).await
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farebox_ledger::{Ledger, Outcome, Store as _};
-use farebox_middleware::{Payments, usd};
+use farebox_middleware::{Admission, Payments, usd};
 use farebox_protocol::Payment;
 use tokio::time::{Instant, sleep};
 
@@ -17,6 +17,7 @@ use crate::support::{
 
 async fn provider(bank: &Bank, url: &str) -> Arc<Provider> {
     let payments = Payments::builder(bank.stripe()).ledger(url).secret(&[7; 32]);
+    let payments = payments.admission(Admission::unlimited());
     Arc::new(Provider::of(payments.open().await.unwrap(), tempfile::tempdir().unwrap()).await)
 }
 

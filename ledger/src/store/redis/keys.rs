@@ -14,11 +14,13 @@
 //! | `{tag}:e:<payer>` | hash | top-ups and claims |
 //! | `{tag}:u:<payer>:<week>` | hash | usage rows; expires by itself |
 //! | `{tag}:o:<operation>` | string | what an operation came to, for its repeats; expires by itself |
+//! | `{tag}:n:<name>:<payer>` | hash | a counter of no payer, or of one, by slots; expires by itself |
 
 use farebox_protocol::{PayerId, TopUpId};
 
 use crate::book::{EntryId, ReservationId};
 use crate::clock::Timestamp;
+use crate::counters::Counter;
 use crate::store::Due;
 
 /// The buckets of a ledger.
@@ -88,6 +90,18 @@ impl Keys {
 
     pub(super) fn answer(&self, payer: &PayerId, operation: &str) -> String {
         format!("{}:o:{operation}", self.tag(bucket_of(payer)))
+    }
+
+    /// What is about no payer is in a bucket by its name, so that not all of it is in one.
+    pub(super) fn counter(&self, counter: &Counter<'_>) -> String {
+        let Counter { name, of, .. } = counter;
+        match of {
+            Some(payer) => format!("{}:n:{name}:{payer}", self.tag(bucket_of(payer))),
+            None => {
+                let bucket = name.bytes().fold(0, |sum: u8, byte| sum.wrapping_add(byte));
+                format!("{}:n:{name}", self.tag(bucket))
+            }
+        }
     }
 }
 

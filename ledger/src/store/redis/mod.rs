@@ -7,6 +7,7 @@
 //! answer instead of doing it again. The conformance suite holds both ways against the machine.
 
 mod address;
+mod counters;
 mod decide;
 mod hot;
 mod keys;
@@ -35,6 +36,7 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::machine::{Applied, Command, Outcome};
 
 use address::Address;
+pub use counters::RedisCounters;
 use hot::Hot;
 use keys::Keys;
 use link::Link;
@@ -83,6 +85,7 @@ struct Scripts {
     write: Script,
     due: Script,
     book: Script,
+    count: Script,
 }
 
 const WRITE: &str = include_str!("write.lua");
@@ -96,6 +99,7 @@ impl Scripts {
             write: Script::new(WRITE),
             due: Script::new(include_str!("due.lua")),
             book: Script::new(include_str!("book.lua")),
+            count: Script::new(include_str!("count.lua")),
         }
     }
 }

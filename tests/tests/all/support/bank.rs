@@ -19,7 +19,16 @@ pub(crate) const HOLDER_CARD: &str = "4000002760003184";
 
 /// The number of the n-th card that always pays.
 pub(crate) fn card(n: u32) -> String {
-    let digits = format!("424242{n:09}");
+    numbered("424242", n)
+}
+
+/// The number of the n-th card that never pays.
+pub(crate) fn dead_card(n: u32) -> String {
+    numbered("400001", n)
+}
+
+fn numbered(prefix: &str, n: u32) -> String {
+    let digits = format!("{prefix}{n:09}");
     let sum: u32 = digits
         .bytes()
         .rev()
@@ -148,8 +157,16 @@ impl Bank {
     }
 
     pub(crate) fn calls(&self, method: &str, path: &str) -> usize {
-        let calls = self.sandbox.calls();
-        calls.iter().filter(|call| call.method == method && call.path == path).count()
+        self.count(|call, at| call == method && at == path)
+    }
+
+    /// How often somebody looked at a PaymentMethod.
+    pub(crate) fn look_ups(&self) -> usize {
+        self.count(|method, path| method == "GET" && path.starts_with("/v1/payment_methods/"))
+    }
+
+    fn count(&self, wanted: impl Fn(&str, &str) -> bool) -> usize {
+        self.sandbox.calls().iter().filter(|call| wanted(&call.method, &call.path)).count()
     }
 }
 

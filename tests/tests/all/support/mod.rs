@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-pub(crate) use bank::{Bank, DECLINED_CARD, HOLDER_CARD, card};
+pub(crate) use bank::{Bank, DECLINED_CARD, HOLDER_CARD, card, dead_card};
 pub(crate) use client::{Answer, Crowd, by_card, by_credential, get, raw, send};
 pub(crate) use gate::{Fault, Gate};
 pub(crate) use process::{Program, refusal, run};

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{MethodRouter, get, post};
-use farebox_middleware::{Builder, Payments, Stripe, usd};
+use farebox_middleware::{Admission, Builder, Payments, Stripe, usd};
 use farebox_protocol::Payment;
 use http::Method;
 use tempfile::TempDir;
@@ -56,12 +56,14 @@ impl Provider {
             Books::Embedded => format!("embedded:{}", folder.path().join("books.redb").display()),
         };
         let payments = Payments::builder(stripe).ledger(&ledger).secret(secret);
+        let payments = payments.admission(Admission::unlimited());
         Provider::of(payments.open().await.unwrap(), folder).await
     }
 
     /// A provider with what `choose` sets, on a ledger in memory.
     pub(crate) async fn choosing(bank: &Bank, choose: impl FnOnce(Builder) -> Builder) -> Provider {
         let payments = Payments::builder(bank.stripe()).ledger("memory:").secret(SECRET);
+        let payments = payments.admission(Admission::unlimited());
         let folder = tempfile::tempdir().unwrap();
         Provider::of(choose(payments).open().await.unwrap(), folder).await
     }

@@ -1,0 +1,532 @@
+//! Whoever steals cards learns little here about which of them are alive, and keeps nobody who
+//! pays from Stripe.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use farebox_middleware::{Admission, Builder, ClientIp, ManualClock, Payments, Timestamp, usd};
+use farebox_protocol::ErrorCode::{
+    AuthenticationRequired, CardDeclined, LedgerUnavailable, RateLimited,
+};
+use farebox_protocol::Payment;
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+
+use crate::redis_load::cluster_url;
+use crate::support::{
+    Answer, Bank, Cluster, Fault, Gate, Persistence, Provider, Redis, Setup, by_card,
+    by_credential, card, dead_card, eventually, number, whole_machine,
+};
+
+/// A provider behind one proxy.
+async fn provider(
+    bank: &Bank,
+    ledger: &str,
+    admission: Admission,
+    set: impl FnOnce(Builder) -> Builder,
+) -> Provider {
+    let builder = Payments::builder(bank.stripe()).ledger(ledger).secret(&[7; 32]);
+    let builder = builder.admission(admission).client_ip(ClientIp::Forwarded { hops: 1 });
+    Provider::of(set(builder).open().await.unwrap(), tempfile::tempdir().unwrap()).await
+}
+
+impl Provider {
+    /// GET, as it arrives from a client through the proxy.
+    async fn from(&self, address: &str, path: &str, payment: &Payment) -> Answer {
+        let request = self.http.get(self.at(path)).header("x-forwarded-for", address);
+        let response = request.header("payment", payment.encode()).send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Answer { status, headers, body: response.text().await.unwrap() }
+    }
+
+    async fn joke_from(&self, address: &str, payment: &Payment) -> Answer {
+        self.from(address, "/api/joke", payment).await
+    }
+}
+
+/// Everything that a client sees of an answer. How long it is to wait says when there is room.
+fn seen(answer: &Answer) -> String {
+    let headers =
+        answer.headers.iter().filter(|(name, _)| !["date", "retry-after"].contains(&name.as_str()));
+    let headers: BTreeSet<String> =
+        headers.map(|(name, value)| format!("{name}: {value:?}")).collect();
+    format!("{} {headers:?} {}", answer.status, answer.body)
+}
+
+fn of_one_client(n: usize) -> String {
+    format!("198.51.{}.{}", n / 250, n % 250 + 1)
+}
+
+/// What Stripe's page "Testing" has of cards that are declined: without reason, without money,
+/// lost, stolen, used too often, expired, with a wrong code, in error, blocked, and when charged.
+const DECLINED: [&str; 10] = [
+    "4000000000000002",
+    "4000000000009995",
+    "4000000000009987",
+    "4000000000009979",
+    "4000000000006975",
+    "4000000000000069",
+    "4000000000000127",
+    "4000000000000119",
+    "4100000000000019",
+    "4000000000000341",
+];
+const AUTHENTICATED: [&str; 3] = ["4000002760003184", "4000002500003155", "4000000000003220"];
+
+#[tokio::test]
+async fn every_card_that_is_declined_is_refused_in_the_same_words() {
+    let bank = Bank::open().await;
+    let provider = provider(&bank, "memory:", Admission::unlimited(), |set| set).await;
+    let (mut declined, mut unauthenticated) = (BTreeSet::new(), BTreeSet::new());
+    let mut asked = 0;
+    for round in 0..3 {
+        for number in DECLINED.into_iter().chain(AUTHENTICATED) {
+            for with_code in [true, false] {
+                let method = match with_code {
+                    true => bank.method(number).await,
+                    false => bank.method_without_code(number).await,
+                };
+                let answer = provider.joke_from("198.51.100.1", &by_card(&method)).await;
+                let (answers, code) = match DECLINED.contains(&number) {
+                    true => (&mut declined, CardDeclined),
+                    false => (&mut unauthenticated, AuthenticationRequired),
+                };
+                assert_eq!(
+                    (answer.status, answer.code()),
+                    (402, Some(code)),
+                    "{number}: {answer:?}"
+                );
+                answers.insert(seen(&answer));
+                asked += 1;
+            }
+        }
+        // From now on others have credit.
+        let payment = by_card(&bank.method(&card(round)).await);
+        assert!(provider.joke_from("198.51.100.2", &payment).await.is_served());
+    }
+    println!("{asked} refusals of {} cards: {} answers to declines", 13, declined.len());
+    assert_eq!(
+        (declined.len(), unauthenticated.len()),
+        (1, 1),
+        "{declined:#?} {unauthenticated:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_tries_too_often_waits_whatever_it_claims_to_be_and_credit_is_still_spent() {
+    let bank = Bank::open().await;
+    let limits = Admission { client_per_minute: 1, client_burst: 6, ..Admission::default() };
+    let provider = provider(&bank, "memory:", limits, |set| set).await;
+    let first = provider.joke_from("10.1.1.1", &by_card(&bank.method(&card(1)).await)).await;
+    let credential = by_credential(&first.credential());
+    for n in 0..2 {
+        let payment = by_card(&bank.method(&card(10 + n)).await);
+        assert!(provider.joke_from(&format!("1.2.3.{n}, 10.1.1.1"), &payment).await.is_served());
+    }
+    let calls = (bank.look_ups(), bank.charge_calls());
+    for n in 0..20 {
+        let payment = by_card(&bank.method(&card(20 + n)).await);
+        let waits = provider.joke_from(&format!("9.9.9.{n}, 10.1.1.1"), &payment).await;
+        assert_eq!((waits.status, waits.code()), (429, Some(RateLimited)), "{waits:?}");
+        let seconds: u64 = waits.header("retry-after").unwrap().parse().unwrap();
+        assert!((50..=61).contains(&seconds), "{seconds}");
+        assert!(provider.joke_from("10.1.1.1", &credential).await.is_served());
+    }
+    assert_eq!((bank.look_ups(), bank.charge_calls()), calls);
+    // Another address has room of its own.
+    assert!(
+        provider.joke_from("10.1.1.2", &by_card(&bank.method(&card(50)).await)).await.is_served()
+    );
+}
+
+#[tokio::test]
+async fn a_paying_client_cannot_test_other_cards_beside_its_credential() {
+    let bank = Bank::open().await;
+    let provider = provider(&bank, "memory:", Admission::default(), |set| set).await;
+    let first = provider.joke_from("10.1.1.1", &by_card(&bank.method(&card(1)).await)).await;
+    let credential = first.credential();
+    let charges = bank.charge_calls();
+    for n in 0..8 {
+        let method = bank.method(&dead_card(n)).await;
+        let payment = Payment { client_id: credential.parse().ok(), ..by_card(&method) };
+        // More than its credit.
+        let answer = provider.from("10.1.1.1", "/api/big", &payment).await;
+        let code = if n < 5 { CardDeclined } else { RateLimited };
+        assert_eq!(answer.code(), Some(code), "{n}: {answer:?}");
+    }
+    assert_eq!(bank.charge_calls() - charges, 5);
+}
+
+#[tokio::test]
+async fn a_new_card_is_charged_so_much_in_a_day_and_an_old_one_more() {
+    const DAY: i64 = 24 * 3_600 * 1_000;
+    let bank = Bank::open().await;
+    let clock = ManualClock::default();
+    let day = |n: i64| clock.set(Timestamp::from_millis(1_790_000_000_000 + n * DAY));
+    day(0);
+    let provider = provider(&bank, "memory:", Admission::default(), |set| {
+        set.new_card_per_day(usd!("10")).clock(Arc::new(clock.clone()))
+    });
+    let provider = provider.await;
+    let payment = by_card(&bank.method(&card(1)).await);
+    let report = async || provider.from("10.1.1.1", "/api/big", &payment).await;
+    for (on, served) in [(0, 2), (3, 2), (8, 4)] {
+        day(on);
+        for n in 0..served {
+            assert!(report().await.is_served(), "day {on}, charge {n}");
+        }
+        if on < 7 {
+            let answer = report().await;
+            assert_eq!((answer.status, answer.code()), (429, Some(RateLimited)), "{answer:?}");
+        }
+    }
+    // What a card did not pay does not count.
+    for _ in 0..4 {
+        let dead = by_card(&bank.method(&dead_card(1)).await);
+        let answer = provider.from("10.1.1.2", "/api/big", &dead).await;
+        assert_eq!(answer.code(), Some(CardDeclined));
+    }
+    assert_eq!(bank.charged(), 8 * 50_000);
+}
+
+/// Counts at both of two processes.
+async fn shared(name: &str, ledger: &str) {
+    let bank = Bank::open().await;
+    let limits = Admission { breaker_charges_min: 12, ..Admission::default() };
+    let same = |set| set;
+    let both = [
+        provider(&bank, ledger, limits.clone(), same).await,
+        provider(&bank, ledger, limits, same).await,
+    ];
+    let known = both[0].joke_from("10.1.1.1", &by_card(&bank.method(&card(1)).await)).await;
+    let method = bank.method(&card(1)).await;
+    let known = Payment { client_id: known.credential().parse().ok(), ..by_card(&method) };
+
+    let dead = async || by_card(&bank.method(&dead_card(1)).await);
+    for n in 0..5 {
+        let answer = both[n % 2].joke_from(&of_one_client(n), &dead().await).await;
+        assert_eq!(answer.code(), Some(CardDeclined), "{name} {n}: {answer:?}");
+    }
+    for (n, process) in both.iter().enumerate() {
+        let answer = process.joke_from(&of_one_client(10 + n), &dead().await).await;
+        assert_eq!(answer.code(), Some(RateLimited), "{name}, a card that was tried: {answer:?}");
+    }
+    let charges = bank.charge_calls();
+    assert_eq!(charges, 6);
+
+    // One has the declines, and strangers wait at the other as well.
+    for n in 0..6 {
+        let payment = by_card(&bank.method(&dead_card(10 + n)).await);
+        let answer = both[0].joke_from(&of_one_client(20), &payment).await;
+        assert_eq!(answer.code(), Some(CardDeclined), "{name} {n}: {answer:?}");
+    }
+    let mut answers = BTreeMap::new();
+    for n in 0..10 {
+        let number = if n % 2 == 0 { dead_card(30 + n) } else { card(30 + n) };
+        let payment = by_card(&bank.method(&number).await);
+        let answer = both[1].joke_from(&of_one_client(30), &payment).await;
+        if answer.status == 429 {
+            answers.entry(seen(&answer)).or_insert_with(BTreeSet::new).insert(n % 2);
+        }
+        // And whoever is known pays.
+        let report = both[1].from("10.1.1.1", "/api/big", &known).await;
+        assert!(report.is_served(), "{name}: {report:?}");
+    }
+    let probes = bank.charge_calls() - charges - 6 - 10;
+    println!("{name}: {probes} of 10 strangers were tried while the others waited");
+    assert_eq!(probes, 3);
+    assert_eq!(answers.into_values().collect::<Vec<_>>(), [BTreeSet::from([0, 1])]);
+}
+
+#[tokio::test]
+async fn two_processes_count_together_in_redis() {
+    let redis = Redis::start(Setup::persistent(Persistence::EverySecond)).await;
+    shared("Redis", &redis.url("shop")).await;
+}
+
+#[tokio::test]
+async fn two_processes_count_together_in_a_cluster() {
+    let _machine = whole_machine().await;
+    let cluster = Cluster::start(Setup::persistent(Persistence::EverySecond)).await;
+    shared("Redis Cluster", &cluster_url(&cluster, "shop")).await;
+}
+
+#[tokio::test]
+async fn without_counters_strangers_wait_and_known_payers_go_on() {
+    let redis = Redis::start(Setup::persistent(Persistence::EverySecond)).await;
+    let bank = Bank::open().await;
+    let provider = provider(&bank, &redis.url("shop"), Admission::default(), |set| set).await;
+    let method = bank.method(&card(1)).await;
+    let first = provider.joke_from("10.1.1.1", &by_card(&method)).await;
+    // Every counter that there is becomes one that cannot be read.
+    let counters: Vec<String> = redis.command("KEYS *:n:*").await.unwrap();
+    assert!(counters.len() >= 3, "{counters:?}");
+    for key in &counters {
+        let ttl: i64 = redis.command(&format!("TTL {key}")).await.unwrap();
+        assert!(ttl > 0, "{key} stays for ever");
+        let () = redis.command(&format!("SET {key} nonsense")).await.unwrap();
+    }
+    let charges = bank.charge_calls();
+    let stranger = by_card(&bank.method(&card(2)).await);
+    let answer = provider.joke_from("10.1.1.2", &stranger).await;
+    assert_eq!((answer.status, answer.code()), (503, Some(LedgerUnavailable)), "{answer:?}");
+    assert_eq!(bank.charge_calls(), charges);
+    let known = Payment { client_id: first.credential().parse().ok(), ..by_card(&method) };
+    assert!(provider.from("10.1.1.1", "/api/big", &known).await.is_served());
+    assert!(provider.joke_from("10.1.1.1", &by_credential(&first.credential())).await.is_served());
+}
+
+#[tokio::test]
+async fn when_the_dead_cards_are_over_newcomers_are_served() {
+    let (bank, clock) = (Bank::open().await, ManualClock::default());
+    let minute = |n: i64| clock.set(Timestamp::from_millis(1_790_000_000_000 + n * 60_000));
+    minute(0);
+    let limits = Admission { client_burst: 100, ..Admission::default() };
+    let provider = provider(&bank, "memory:", limits, |set| set.clock(Arc::new(clock.clone())));
+    let provider = provider.await;
+    let code = async |number: String| {
+        let payment = by_card(&bank.method(&number).await);
+        provider.joke_from("10.1.1.1", &payment).await.code()
+    };
+    for n in 0..20 {
+        assert_eq!(code(dead_card(n)).await, Some(CardDeclined), "{n}");
+    }
+    // A few are tried, and then nobody is.
+    let tried = [code(card(1)).await, code(dead_card(21)).await, code(card(2)).await];
+    assert_eq!(tried, [None, Some(CardDeclined), None]);
+    assert_eq!(
+        (code(card(3)).await, code(dead_card(22)).await),
+        (Some(RateLimited), Some(RateLimited))
+    );
+    minute(2);
+    assert_eq!(code(card(4)).await, None, "a few more");
+    minute(12);
+    for n in 10..20 {
+        assert_eq!(code(card(n)).await, None, "{n}");
+    }
+}
+
+#[tokio::test]
+async fn while_stripe_is_silent_strangers_wait_and_known_payers_are_driven() {
+    let bank = Bank::open().await;
+    let gate = Gate::open(&bank).await;
+    let limits = Admission { charges_open_max: 3, ..Admission::default() };
+    let builder = Payments::builder(bank.stripe_at(&gate.url)).ledger("memory:").secret(&[7; 32]);
+    let payments = builder.admission(limits).open().await.unwrap();
+    let provider = Arc::new(Provider::of(payments, tempfile::tempdir().unwrap()).await);
+    let method = bank.method(&card(1)).await;
+    let first = provider.joke(&by_card(&method)).await;
+    let known = Payment { client_id: first.credential().parse().ok(), ..by_card(&method) };
+    gate.set(Fault::HoldAnswer);
+    let mut held = Vec::new();
+    for n in 2..5 {
+        let (provider, payment) = (provider.clone(), by_card(&bank.method(&card(n)).await));
+        held.push(tokio::spawn(async move { provider.joke(&payment).await }));
+    }
+    let under_way = async || gate.charge_keys().len();
+    eventually(Duration::from_secs(5), under_way, |count| *count == 4).await;
+    let stranger = provider.joke(&by_card(&bank.method(&card(9)).await)).await;
+    assert_eq!((stranger.status, stranger.code()), (429, Some(RateLimited)), "{stranger:?}");
+    let report = provider.clone();
+    held.push(tokio::spawn(async move { report.get("/api/big", &known).await }));
+    eventually(Duration::from_secs(5), under_way, |count| *count == 5).await;
+    gate.set(Fault::None);
+    for answer in join_all(held).await {
+        assert!(answer.as_ref().unwrap().is_served(), "{answer:?}");
+    }
+    assert!(provider.joke(&by_card(&bank.method(&card(9)).await)).await.is_served());
+}
+
+const ADDRESSES: usize = 200;
+const KNOWN: usize = 20;
+const NEWCOMERS: usize = 10;
+/// Of so many stolen cards, one is alive.
+const ALIVE: usize = 10;
+
+/// What somebody with stolen cards was told.
+#[derive(Debug, Default)]
+struct Told {
+    attempts: usize,
+    served: usize,
+    /// Every refusal, as it was seen, and how often of a dead card and of one that is alive.
+    refused: BTreeMap<String, [usize; 2]>,
+    /// The same by status.
+    by_status: BTreeMap<u16, usize>,
+}
+
+impl Told {
+    fn and(mut self, other: Told) -> Told {
+        self.attempts += other.attempts;
+        self.served += other.served;
+        for (answer, [dead, alive]) in other.refused {
+            let counts = self.refused.entry(answer).or_default();
+            *counts = [counts[0] + dead, counts[1] + alive];
+        }
+        for (status, count) in other.by_status {
+            *self.by_status.entry(status).or_default() += count;
+        }
+        self
+    }
+}
+
+/// Tries every card until it is told something, thrice, until there is no more time.
+async fn attack(
+    provider: Arc<Provider>,
+    address: String,
+    cards: Vec<(bool, String)>,
+    stop: Arc<AtomicBool>,
+) -> Told {
+    let mut told = Told::default();
+    for (is_alive, method) in cards {
+        for _ in 0..3 {
+            if stop.load(Ordering::Relaxed) {
+                return told;
+            }
+            let answer = provider.joke_from(&address, &by_card(&method)).await;
+            told.attempts += 1;
+            *told.by_status.entry(answer.status).or_default() += 1;
+            if answer.is_served() {
+                told.served += 1;
+                break;
+            }
+            told.refused.entry(seen(&answer)).or_default()[usize::from(is_alive)] += 1;
+            if answer.status != 429 {
+                break;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+    told
+}
+
+/// Spends, and tops up every five seconds; how often it was served, of how many times.
+async fn honest(
+    provider: Arc<Provider>,
+    payment: Payment,
+    address: String,
+    stop: Arc<AtomicBool>,
+) -> [usize; 2] {
+    let from_credit = Payment { payment_method_id: None, ..payment.clone() };
+    let mut counts = [0, 0];
+    for second in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let answer = match second % 5 {
+            0 => provider.from(&address, "/api/big", &payment).await,
+            _ => provider.joke_from(&address, &from_credit).await,
+        };
+        counts = [counts[0] + usize::from(answer.is_served()), counts[1] + 1];
+        sleep(Duration::from_secs(1)).await;
+    }
+    counts
+}
+
+/// Comes back as it is told, until it is served.
+async fn newcomer(
+    provider: Arc<Provider>,
+    bank: Arc<Bank>,
+    n: usize,
+    stop: Arc<AtomicBool>,
+) -> bool {
+    let method = bank.method(&card(900_000 + u32::try_from(n).unwrap())).await;
+    sleep(Duration::from_millis(1_500) * u32::try_from(n).unwrap()).await;
+    while !stop.load(Ordering::Relaxed) {
+        let answer = provider.joke_from(&format!("203.0.113.{n}"), &by_card(&method)).await;
+        if answer.is_served() {
+            return true;
+        }
+        assert_eq!(answer.status, 429, "{answer:?}");
+        sleep(Duration::from_secs(2)).await;
+    }
+    false
+}
+
+/// The cards of each address.
+async fn steal(bank: &Bank, count: usize) -> Vec<Vec<(bool, String)>> {
+    let each = count.div_ceil(ADDRESSES);
+    let mut stolen = Vec::new();
+    for address in 0..ADDRESSES {
+        let methods = (address * each..(address + 1) * each).map(|n| async move {
+            let is_alive = n % ALIVE == ALIVE / 2;
+            let number = u32::try_from(n).unwrap();
+            let number = if is_alive { card(100_000 + number) } else { dead_card(number) };
+            (is_alive, bank.method(&number).await)
+        });
+        stolen.push(join_all(methods).await);
+    }
+    stolen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_addresses_that_test_cards_learn_little_and_stop_nobody_who_pays() {
+    let _machine = whole_machine().await;
+    let cards = usize::try_from(number("FAREBOX_CARDS", 2_000)).unwrap();
+    let lasts = Duration::from_millis(u64::try_from(cards).unwrap() * 10);
+    let bank = Arc::new(Bank::slow(Duration::from_millis(50)).await);
+    let limits = Admission::default();
+    let provider = Arc::new(provider(&bank, "memory:", limits.clone(), |set| set).await);
+    let mut known = Vec::new();
+    for n in 0..KNOWN {
+        let method = bank.method(&card(u32::try_from(n).unwrap())).await;
+        let address = format!("192.0.2.{n}");
+        let first = provider.joke_from(&address, &by_card(&method)).await;
+        let client_id = first.credential().parse().ok();
+        known.push((address, Payment { client_id, ..by_card(&method) }));
+    }
+    let stolen = steal(&bank, cards).await;
+    let before = (bank.look_ups(), bank.charge_calls(), bank.calls("POST", "/v1/customers"));
+
+    let (started, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+    let attackers = stolen.into_iter().enumerate().map(|(n, cards)| {
+        tokio::spawn(attack(provider.clone(), of_one_client(n), cards, stop.clone()))
+    });
+    let attackers: Vec<_> = attackers.collect();
+    let payers = known.into_iter().map(|(address, payment)| {
+        tokio::spawn(honest(provider.clone(), payment, address, stop.clone()))
+    });
+    let payers: Vec<_> = payers.collect();
+    let newcomers = (0..NEWCOMERS)
+        .map(|n| tokio::spawn(newcomer(provider.clone(), bank.clone(), n, stop.clone())));
+    let newcomers: Vec<_> = newcomers.collect();
+    sleep(lasts).await;
+    stop.store(true, Ordering::Relaxed);
+    let told = join_all(attackers).await.into_iter().map(Result::unwrap);
+    let told = told.fold(Told::default(), Told::and);
+    let payers: Vec<[usize; 2]> = join_all(payers).await.into_iter().map(Result::unwrap).collect();
+    let newcomers = join_all(newcomers).await.into_iter().filter(|n| *n.as_ref().unwrap()).count();
+
+    let seconds = usize::try_from(started.elapsed().as_secs()).unwrap() + 1;
+    let look_ups = bank.look_ups() - before.0;
+    let charges = bank.charge_calls() - before.1;
+    let customers = bank.calls("POST", "/v1/customers") - before.2;
+    let [served, asked] = payers.iter().fold([0, 0], |[a, b], [c, d]| [a + c, b + d]);
+    let declined = told.by_status.get(&402).copied().unwrap_or_default();
+    let learned = told.served + declined;
+    println!(
+        "{cards} cards, {ALIVE} in a hundred alive, from {ADDRESSES} addresses for {seconds} s: {} \
+         attempts, {:?}; {learned} cards told apart. Stripe: {look_ups} look-ups, {charges} charges, \
+         {customers} customers. Known payers: {served} of {asked} served. Newcomers: {newcomers} of \
+         {NEWCOMERS}",
+        told.attempts, told.by_status,
+    );
+    // Both lanes, and their bursts, and those that wait when it ends.
+    let rate = usize::try_from(limits.stripe_per_second).unwrap();
+    for (endpoint, calls) in
+        [("look-ups", look_ups), ("charges", charges), ("customers", customers)]
+    {
+        let budget = rate * (seconds + 2) + 4;
+        assert!(calls <= budget, "{calls} {endpoint}, and the budget is {budget}");
+    }
+    // Until the breaker knows enough, with those that were under way, and then a few in a minute.
+    let probes = usize::try_from(limits.breaker_probes_per_minute).unwrap() * (1 + seconds / 60);
+    let budget = usize::try_from(limits.breaker_charges_min).unwrap() + rate + probes;
+    assert!(learned <= budget, "{learned} cards told apart, and the budget is {budget}");
+    assert!(told.attempts >= cards / 2 && declined > 0, "there was no attack: {told:?}");
+    assert_eq!(told.refused.len(), 2, "one answer to declines, and one to attempts: {told:#?}");
+    let waits = told.refused.iter().find(|(answer, _)| answer.starts_with("429"));
+    assert!(waits.is_some_and(|(_, [dead, alive])| *dead > 0 && *alive > 0), "{told:#?}");
+    assert!(served * 100 >= asked * 99 && asked > KNOWN, "{served} of {asked}");
+}

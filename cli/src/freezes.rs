@@ -19,23 +19,19 @@ pub(crate) fn text(payer: PayerId, reasons: &[String]) -> String {
     )
 }
 
-fn meaning(reason: &str) -> String {
+fn meaning(reason: &str) -> &'static str {
     let begins = |prefix| reason.starts_with(prefix);
     if begins("dp_") || begins("du_") {
-        "a dispute: winning it lifts this; if it is lost, you decide".to_owned()
+        "a dispute: winning it lifts this; if it is lost, you decide"
     } else if begins("issfr_") {
-        "the card's bank warns of fraud: refund the charge at Stripe, or lift this".to_owned()
-    } else if let Some(intent) = reason.strip_prefix("unbooked_") {
-        format!(
-            "a card paid {intent}, which has no place here: refund it at Stripe, then run `farebox reconcile`, or lift this"
-        )
-    } else if let Some(intent) = reason.strip_prefix("unpaid_") {
-        format!(
-            "there is credit for {intent}, and Stripe has no such charge: find out why, then lift this"
-        )
+        "the card's bank warns of fraud: refund the charge at Stripe, or lift this"
+    } else if begins("unbooked_") {
+        "a card paid, with no place here: refund it at Stripe and run `farebox reconcile`, or lift this"
+    } else if begins("unpaid_") {
+        "there is credit that no charge at Stripe paid: find out why, then lift this"
     } else if reason == "operator" {
-        "an operator froze it: until you lift this".to_owned()
+        "an operator froze it: until you lift this"
     } else {
-        "a reason of your own: until you lift this".to_owned()
+        "a reason of your own: until you lift this"
     }
 }

@@ -191,7 +191,7 @@ async fn confirm(sheet: &Sheet, ask: &Ask, most: Micros) -> Result<(), Fault> {
     let amount = terminal::money(most, ask.currency);
     let (how, from) = match (ask.amount, ask.top_up) {
         (Some(_), None) => ("", "to the cards that paid it, newest charge first".to_owned()),
-        (None, None) => ("All that is unspent, ", "to the cards that paid it".to_owned()),
+        (None, None) => ("All that is unspent: ", "to the cards that paid it".to_owned()),
         (Some(_), Some(n)) => ("", format!("to the card that paid top-up {n}")),
         (None, Some(n)) => ("Up to ", format!("to the card that paid top-up {n}")),
     };
@@ -201,11 +201,14 @@ async fn confirm(sheet: &Sheet, ask: &Ask, most: Micros) -> Result<(), Fault> {
     }
     anstream::eprintln!("{how}{amount} goes back {from}.");
     anstream::eprint!("Give it back? [y/N] ");
-    let answer = tokio::task::spawn_blocking(|| {
+    // A thread of its own, which nobody waits for if the question is interrupted.
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
         let mut line = String::new();
-        io::stdin().read_line(&mut line).map(|_| line)
+        let read = io::stdin().read_line(&mut line).map(|_| line);
+        drop(answer.send(read));
     });
-    let answer = answer.await??;
+    let answer = answered.await??;
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err("nothing was given back".into()),

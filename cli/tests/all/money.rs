@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use farebox_ledger::{Command as Do, Store as _, Totals};
+use farebox_protocol::{Currency, Money, TopUpId, usd};
 use serde_json::{Value, json};
 
 use crate::{Ended, FILE, Place, payer, spender};
@@ -313,8 +315,8 @@ async fn what_a_payer_is_frozen_for_is_explained() {
         ("du_1", "a dispute"),
         ("issfr_1", "warns of fraud"),
         ("operator", "an operator froze it"),
-        ("unbooked_pi_1", "a card paid pi_1"),
-        ("unpaid_pi_2", "there is credit for pi_2"),
+        ("unbooked_pi_1", "a card paid, with no place here"),
+        ("unpaid_pi_2", "there is credit that no charge at Stripe paid"),
         ("vacation", "a reason of your own"),
     ];
     for (reason, _) in explained {
@@ -327,4 +329,39 @@ async fn what_a_payer_is_frozen_for_is_explained() {
     }
     let lift = format!("farebox account unfreeze {} --reason REASON", spender());
     assert!(shown.contains(&lift), "{shown}");
+}
+
+#[tokio::test]
+async fn money_that_is_on_its_way_or_was_taken_back_is_told() {
+    let place = Place::with_ledger().await;
+    let show = || place.print(&["account", "show", &spender()]);
+    assert!(!show().contains("on its way") && !show().contains("was taken back"), "{}", show());
+    let (currency, number, call) = (Currency::USD, 1, "a call".to_owned());
+    let ledger = place.open(FILE).await;
+    let refund = Do::OpenRefund { currency, number, refund: 1, amount: usd!("2").micros(), call };
+    ledger.apply(&payer(1), &refund).await.unwrap();
+    drop(ledger);
+    assert!(show().contains("2.00 usd is on its way back to a card"), "{}", show());
+
+    let ledger = place.open(FILE).await;
+    let observe = async |refunded: Money, withdrawn: Money| {
+        let id = TopUpId { payer: payer(1), currency, number };
+        let known = ledger.top_up(&id).await.unwrap().unwrap();
+        let totals = Totals {
+            received: usd!("5").micros(),
+            refunded: refunded.micros(),
+            withdrawn: withdrawn.micros(),
+        };
+        let intent = "pi_test_1".to_owned();
+        let seen_version = known.version;
+        let observe = Do::Observe { currency, number, intent, seen_version, totals };
+        ledger.apply(&payer(1), &observe).await.unwrap();
+    };
+    observe(usd!("2"), usd!("3")).await;
+    observe(usd!("0"), usd!("5")).await;
+    drop(ledger);
+    assert!(show().contains("More usd was taken back than was unspent"), "{}", show());
+    let statement = place.print(&["account", "statement", &spender()]);
+    assert!(statement.contains("refunded       top-up 1"), "{statement}");
+    assert!(statement.contains("refund failed  top-up 1"), "{statement}");
 }

@@ -24,7 +24,7 @@ use run::Report;
 use crate::support::whole_machine;
 
 /// Cells that one thread runs at a time: most of what they do is wait.
-const AT_A_TIME: usize = 8;
+const AT_A_TIME: usize = 24;
 
 fn all_cells() -> Vec<Cell> {
     let mut cells = Vec::new();

@@ -8,7 +8,9 @@ use futures_util::{StreamExt as _, stream};
 use tempfile::TempDir;
 
 use super::cells::Holder;
-use super::shop::{Client, Shop, Word};
+use super::client::Client;
+use super::shop::Shop;
+use super::words::Word;
 use crate::support::{
     Bank, Persistence, Program, Redis, Setup, Unanswered, Wire, by_card, eventually,
 };

@@ -6,11 +6,14 @@
 
 mod asking;
 mod cells;
+mod client;
 mod deaths;
 mod fast;
+mod judge;
 mod run;
 mod shop;
 mod table;
+mod words;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;

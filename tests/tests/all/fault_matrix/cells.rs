@@ -2,7 +2,7 @@
 
 use farebox_sandbox::{Fault, FaultKind};
 
-use super::shop::{Heard, Word};
+use super::words::{Heard, Word};
 
 /// Beyond the patience of every caller; the longest is 30 seconds.
 const LATE_MILLIS: u64 = 40_000;
@@ -186,47 +186,29 @@ impl Cell {
         let usual = self.call.without_fault();
         let late = (Heard::Pending, usual.1);
         let (nature, ran) = Nature::of(self.kind);
-        let once = self.span == Span::Once;
+        let (in_time, in_vain) = match self.span {
+            Span::Once => (usual, usual),
+            Span::UntilTheSweep => (late, UNAVAILABLE),
+        };
         match (self.call, nature) {
             // The charge is credited; whether the card alone finds the credit is a detail.
             (Call::Claim, _) => usual,
             // It stays so for a day; the charge itself proves who holds the card.
             (Call::Verify, Nature::Crashed) => (Heard::Served, Word::Credited),
-            (Call::LookUp | Call::Customer | Call::Verify | Call::Reread, nature) => match nature {
-                Nature::Limited | Nature::Crashed | Nature::Lost if once => usual,
-                _ => UNAVAILABLE,
-            },
-            (Call::Charge(_), Nature::Silent) => late,
-            (Call::Charge(_), Nature::Lost) => {
-                if once {
-                    usual
-                } else {
-                    late
-                }
-            }
-            (Call::Charge(_), Nature::Limited) => {
-                if once {
-                    usual
-                } else {
-                    UNAVAILABLE
-                }
-            }
-            (Call::Charge(_), Nature::Refused) => UNAVAILABLE,
+            (
+                Call::LookUp | Call::Customer | Call::Verify | Call::Reread,
+                Nature::Limited | Nature::Crashed | Nature::Lost,
+            )
+            | (Call::Charge(_), Nature::Limited) => in_vain,
+            (Call::LookUp | Call::Customer | Call::Verify | Call::Reread, _)
+            | (Call::Charge(_), Nature::Refused) => UNAVAILABLE,
             // The list finds what was paid.
             (Call::Charge(Holder::Pays), Nature::Crashed) if ran => usual,
             (Call::Charge(_), Nature::Crashed) => UNAVAILABLE,
-            (Call::Cancel | Call::Read, Nature::Silent) => late,
+            (Call::Charge(_) | Call::Cancel | Call::Read, Nature::Silent) => late,
             // Not the answer to the cancellation decides but what the intent says.
-            (Call::Cancel, _) if once || ran => usual,
-            (Call::Read, _) if once => usual,
-            (Call::Cancel | Call::Read, _) => late,
-            (Call::List { .. }, _) => {
-                if once {
-                    usual
-                } else {
-                    late
-                }
-            }
+            (Call::Cancel, _) if ran => usual,
+            (Call::Charge(_) | Call::Cancel | Call::Read | Call::List { .. }, _) => in_time,
         }
     }
 }

@@ -4,16 +4,21 @@ use std::time::Duration;
 
 use farebox_ledger::{FirstRecord, Ledger, Options};
 use farebox_sandbox::{Fault, FaultKind};
+use futures_util::{StreamExt as _, stream};
 use tempfile::TempDir;
 
 use super::cells::Holder;
-use super::shop::{Client, Shop, Word};
+use super::client::Client;
+use super::shop::Shop;
+use super::words::Word;
 use crate::support::{
     Bank, Persistence, Program, Redis, Setup, Unanswered, Wire, by_card, eventually,
 };
 
 /// No death, no start and no sweep takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Deaths at one home at a time: a server in Redis waits more than it works.
+const AT_A_TIME: usize = 3;
 const CHARGE: (&str, &str) = ("POST", "/v1/payment_intents");
 
 /// When the server dies.
@@ -218,14 +223,13 @@ pub(super) async fn run_all(home: Home) -> Vec<(Word, Vec<String>)> {
         Home::Redis => Some(Redis::start(Setup::persistent(Persistence::EverySecond)).await),
         Home::Embedded => None,
     };
-    let mut done = Vec::new();
-    for (n, death) in DEATHS.iter().enumerate() {
+    let one = async |(n, death): (usize, &Death)| {
         let folder = tempfile::tempdir().unwrap();
         let url = match &redis {
             Some(redis) => redis.url(&format!("shop{n}")),
             None => format!("embedded:{}", folder.path().join("books.redb").display()),
         };
-        done.push(death.run(home, &Books { url, folder }).await);
-    }
-    done
+        death.run(home, &Books { url, folder }).await
+    };
+    stream::iter(DEATHS.iter().enumerate()).map(one).buffered(AT_A_TIME).collect().await
 }

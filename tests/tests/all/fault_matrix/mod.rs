@@ -6,11 +6,14 @@
 
 mod asking;
 mod cells;
+mod client;
 mod deaths;
 mod fast;
+mod judge;
 mod run;
 mod shop;
 mod table;
+mod words;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -24,7 +27,7 @@ use run::Report;
 use crate::support::whole_machine;
 
 /// Cells that one thread runs at a time: most of what they do is wait.
-const AT_A_TIME: usize = 8;
+const AT_A_TIME: usize = 24;
 
 fn all_cells() -> Vec<Cell> {
     let mut cells = Vec::new();

@@ -8,7 +8,9 @@ use farebox_protocol::Payment;
 
 use super::asking;
 use super::cells::{Call, Cell, Holder};
-use super::shop::{Client, Heard, Shop, Word};
+use super::client::Client;
+use super::shop::Shop;
+use super::words::{Heard, Word};
 use crate::support::{Bank, DECLINED_CARD, HOLDER_CARD, by_card, card};
 
 /// The longest pause of a driver, the longest call before it, and some more.

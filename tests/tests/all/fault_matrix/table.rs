@@ -6,7 +6,7 @@ use std::path::Path;
 use super::cells::{CALLS, Call, Cell, FAULTS, Span};
 use super::deaths::DEATHS;
 use super::run::Report;
-use super::shop::{Heard, Word};
+use super::words::{Heard, Word};
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,12 +1,8 @@
 //! What a payer may ask about its account, and its further credentials, for nothing.
 
-use std::convert::Infallible;
 use std::error::Error;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use farebox_ledger::book::{IssuedCredential, Label};
 use farebox_ledger::statement::Page;
@@ -18,7 +14,6 @@ use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tower_service::Service;
 
 use crate::endpoint::{self, Answer, Refused};
 use crate::payments::Shared;
@@ -153,47 +148,32 @@ impl Issuing {
 /// How often a number is tried: other processes may issue to the same payer.
 const ROUNDS_MAX: usize = 8;
 
-impl<B> Service<Request<B>> for AccountService
-where
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+endpoint::service!(AccountService);
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shared = self.shared.clone();
-        Box::pin(async move { Ok(answer(&shared, request).await.unwrap_or_else(No::answer)) })
-    }
-}
-
-async fn answer<B>(shared: &Arc<Shared>, request: Request<B>) -> Result<Answer, No>
-where
-    B: http_body::Body,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let (parts, body) = request.into_parts();
-    let nothing = || Refused::new(StatusCode::NOT_FOUND, "there is nothing here");
-    let ask = Ask::of(parts.uri.path()).ok_or_else(nothing)?;
-    let (method, allow) = (parts.method.as_str(), ask.allow());
-    if !allow.split(", ").any(|allowed| allowed == method) {
-        return Err(Refused::method(allow).into());
-    }
-    let credential = shared.credentials.check(&client_id(&parts.headers)?);
-    let holder = Holder::find(shared, credential).await?;
-    match (ask, method) {
-        (Ask::Balance, _) => Ok(endpoint::answer(StatusCode::OK, &balance(&holder))),
-        (Ask::Statement, _) => statement(shared, &holder, &parts.uri).await,
-        (Ask::Refund, _) => refund(shared, &holder, body).await,
-        (Ask::Credentials, "POST") => issue(shared, holder.own()?, body).await,
-        (Ask::Credentials, _) => Ok(list(&holder)?),
-        (Ask::Credential(number), _) => revoke(shared, holder.own()?, number).await,
+impl AccountService {
+    async fn answer<B>(&self, request: Request<B>) -> Result<Answer, No>
+    where
+        B: http_body::Body,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let shared = &self.shared;
+        let (parts, body) = request.into_parts();
+        let nothing = || Refused::new(StatusCode::NOT_FOUND, "there is nothing here");
+        let ask = Ask::of(parts.uri.path()).ok_or_else(nothing)?;
+        let (method, allow) = (parts.method.as_str(), ask.allow());
+        if !allow.split(", ").any(|allowed| allowed == method) {
+            return Err(Refused::method(allow).into());
+        }
+        let credential = shared.credentials.check(&client_id(&parts.headers)?);
+        let holder = Holder::find(shared, credential).await?;
+        match (ask, method) {
+            (Ask::Balance, _) => Ok(endpoint::answer(StatusCode::OK, &balance(&holder))),
+            (Ask::Statement, _) => statement(shared, &holder, &parts.uri).await,
+            (Ask::Refund, _) => refund(shared, &holder, body).await,
+            (Ask::Credentials, "POST") => issue(shared, holder.own()?, body).await,
+            (Ask::Credentials, _) => Ok(list(&holder)?),
+            (Ask::Credential(number), _) => revoke(shared, holder.own()?, number).await,
+        }
     }
 }
 
@@ -217,9 +197,9 @@ impl From<ErrorCode> for No {
     }
 }
 
-impl No {
-    fn answer(self) -> Answer {
-        match self {
+impl From<No> for Answer {
+    fn from(no: No) -> Answer {
+        match no {
             No::Refused(refused) => refused.into(),
             No::Code(code) => {
                 let mut response = Refusal::from(code).response(None, "");
@@ -433,7 +413,8 @@ mod tests {
     use farebox_ledger::{Applied, Book, Due, Store, StoreError, TopUp};
     use farebox_processor::Stripe;
     use farebox_protocol::{TopUpId, usd};
-    use http_body_util::BodyExt as _;
+    use http_body_util::{BodyExt as _, Full};
+    use tower_service::Service as _;
 
     use super::*;
     use crate::payments::Payments;
@@ -477,7 +458,7 @@ mod tests {
         let mut asked = tokio::task::JoinSet::new();
         for _ in 0..10 {
             let request = Request::post("/account/credentials").header("payment", &payment);
-            let body = Full::new(Bytes::from(r#"{"label":"agent"}"#));
+            let body = Full::new(&br#"{"label":"agent"}"#[..]);
             asked.spawn(payments.account_routes().call(request.body(body).unwrap()));
         }
         let mut numbers = std::collections::BTreeSet::new();

@@ -16,24 +16,18 @@
 //! | `GET books?after=&limit=` | whole books, in the order of payers |
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use farebox_ledger::book::{FreezeReason, IssuedCredential, Label, Limit};
 use farebox_ledger::{Account, Book, Command, FirstRecord, Head, Outcome, Timestamp};
 use farebox_protocol::{Currency, ErrorCode, Micros, Money, PayerId, TopUpId, header};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header as names};
-use http_body_util::Full;
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header as names};
 use serde::{Deserialize, Serialize};
-use tower_service::Service;
 
 use crate::endpoint::{self, Answer, Refused};
 use crate::payments::Shared;
@@ -156,25 +150,7 @@ impl AdminService {
     }
 }
 
-impl<B> Service<Request<B>> for AdminService
-where
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move { Ok(service.answer(request).await.unwrap_or_else(Answer::from)) })
-    }
-}
+endpoint::service!(AdminService);
 
 impl fmt::Debug for AdminService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,6 +12,40 @@ use serde::de::DeserializeOwned;
 
 use crate::refusal;
 
+/// Makes a tower service of a type that has `async fn answer(&self, Request<B>)`, whose answer and
+/// whose error are both answers.
+macro_rules! service {
+    ($service:ty) => {
+        impl<B> tower_service::Service<http::Request<B>> for $service
+        where
+            B: http_body::Body + Send + 'static,
+            B::Data: Send,
+            B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        {
+            type Response = crate::endpoint::Answer;
+            type Error = std::convert::Infallible;
+            type Future =
+                std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+            fn poll_ready(
+                &mut self,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Result<(), Self::Error>> {
+                std::task::Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, request: http::Request<B>) -> Self::Future {
+                let service = self.clone();
+                Box::pin(async move {
+                    Ok(service.answer(request).await.unwrap_or_else(Self::Response::from))
+                })
+            }
+        }
+    };
+}
+
+pub(crate) use service;
+
 /// The longest body that is read.
 const BODY_BYTES_MAX: usize = 4 * 1024;
 /// The lines of a statement's page, and the most of them.

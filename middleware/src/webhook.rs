@@ -3,22 +3,17 @@
 //! An event says that something happened, and to which object. What happened is read from Stripe.
 
 use std::collections::{HashSet, VecDeque};
-use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use farebox_ledger::{Store as _, TopUpState};
 use farebox_processor::{Event, EventKind, LookUpError, Mode, Unverified, WebhookSecrets};
 use farebox_protocol::{TopUpId, header};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
 use tokio::sync::Semaphore;
-use tower_service::Service;
 
 use crate::endpoint::{self, Answer, Refused};
 use crate::observe::{self, ObserveError};
@@ -255,25 +250,7 @@ impl Shared {
     }
 }
 
-impl<B> Service<Request<B>> for WebhookService
-where
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move { Ok(service.answer(request).await.unwrap_or_else(Answer::from)) })
-    }
-}
+endpoint::service!(WebhookService);
 
 impl fmt::Debug for WebhookService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,6 @@
 //! Stripe on loopback, and the cards that it knows.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use farebox_middleware::Stripe;
@@ -54,7 +55,9 @@ impl Bank {
 
     pub(crate) async fn start(sandbox: Builder) -> Bank {
         let sandbox = sandbox.start("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        Bank { sandbox, http: reqwest::Client::builder().no_proxy().build().unwrap() }
+        // Without the system's certificates, which take longer to read than a test of one call.
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        Bank { sandbox, http }
     }
 
     /// What the card network and the merchant's dashboard do.
@@ -81,8 +84,11 @@ impl Bank {
 
     /// Stripe as it is reached through something at `url`.
     pub(crate) fn stripe_at(&self, url: &str) -> Stripe {
-        let stripe = Stripe::new(self.sandbox.secret_key(), self.sandbox.publishable_key());
-        stripe.unwrap().base_url(url).unwrap()
+        // All sandboxes have the same keys.
+        static STRIPE: OnceLock<Stripe> = OnceLock::new();
+        let (secret, publishable) = (self.sandbox.secret_key(), self.sandbox.publishable_key());
+        let stripe = STRIPE.get_or_init(|| Stripe::new(secret, publishable).unwrap());
+        stripe.clone().base_url(url).unwrap()
     }
 
     /// A new PaymentMethod of a card, whose owner typed the security code.

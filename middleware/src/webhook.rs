@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farebox_ledger::{Store as _, TopUpState};
+use farebox_ledger::{Store as _, TopUp, TopUpState};
 use farebox_processor::{Event, EventKind, LookUpError, Mode, Unverified, WebhookSecrets};
 use farebox_protocol::{TopUpId, header};
 use http::{Method, Request, StatusCode};
@@ -61,6 +61,8 @@ const EVENTS_MAX: usize = 32;
 /// How many events are remembered, so that a repeat costs nothing. A forgotten one is booked again,
 /// which changes nothing.
 const REMEMBERED: usize = 4_096;
+/// How long a driver has a top-up to itself.
+const DRIVEN_MILLIS: i64 = 10_000;
 /// How often a booking that failed is tried again, and how long the first wait is.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -193,21 +195,33 @@ impl Shared {
         match (event.kind, event.intent.as_deref()) {
             (EventKind::FraudWarning, _) => self.warned(&event.object).await?,
             (_, None) => {} // a payment that is none of ours
-            (
-                EventKind::IntentSucceeded | EventKind::IntentFailed | EventKind::IntentCanceled,
-                Some(intent),
-            ) => self.attempted(intent, event.top_up).await?,
+            // No money came. Whoever drives the top-up ends it, and a card that is tested must
+            // not cost more calls than the one that declined it.
+            (EventKind::IntentFailed | EventKind::IntentCanceled, _) => {}
+            (EventKind::IntentSucceeded, Some(intent)) => {
+                self.succeeded(intent, event.top_up).await?;
+            }
             (_, Some(intent)) => drop(self.observe(intent, event.top_up).await?),
         }
         self.events.remember(&event.id);
         Ok(())
     }
 
-    /// An attempt to charge ended. Its driver knows, unless its process died.
-    async fn attempted(&self, intent: &str, id: Option<TopUpId>) -> Result<(), ObserveError> {
+    /// A card was charged. The top-up's driver knows, or is about to be answered: only if it was
+    /// not, Stripe is asked, or every charge would cost three more calls.
+    async fn succeeded(&self, intent: &str, id: Option<TopUpId>) -> Result<(), ObserveError> {
         let Some(id) = id else { return Ok(()) };
-        match self.ledger.top_up(&id).await?.map(|top_up| top_up.state) {
-            Some(TopUpState::Succeeded { intent: known }) if known == intent => Ok(()),
+        match self.ledger.top_up(&id).await? {
+            Some(TopUp { state: TopUpState::Succeeded { intent: known }, .. })
+                if known == intent =>
+            {
+                Ok(())
+            }
+            Some(TopUp { state: TopUpState::Open { .. }, opened, .. })
+                if self.clock.now() < opened.after(DRIVEN_MILLIS) =>
+            {
+                Ok(())
+            }
             _ => self.observe(intent, Some(id)).await.map(drop),
         }
     }

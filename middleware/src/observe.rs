@@ -51,22 +51,27 @@ pub(crate) enum ObserveError {
 const ROUNDS_MAX: usize = 8;
 
 impl Shared {
-    /// Reads a charge, and what the ledger knows about it. `id` is the top-up that it names, if the
-    /// caller knows; `None`: it is no top-up of ours.
+    /// Reads a charge, and what the ledger knows about it. `id` is the top-up that the caller
+    /// believes it names, which saves a look-up; `None`: it is no top-up of ours.
     pub(crate) async fn read(
         &self,
         intent: &str,
         id: Option<TopUpId>,
     ) -> Result<Option<Reading>, ObserveError> {
-        let named = match id {
+        let Some(mut id) = (match id {
             Some(id) => Some(id),
-            None => self.stripe.intent(intent).await?.top_up,
-        };
-        let Some(id) = named else { return Ok(None) };
-        let known = self.ledger.top_up(&id).await?;
-        let standing = self.stripe.standing(intent).await?;
-        if standing.intent.top_up != Some(id) {
+            None => self.named(intent).await?,
+        }) else {
             return Ok(None);
+        };
+        let mut known = self.ledger.top_up(&id).await?;
+        let mut standing = self.stripe.standing(intent).await?;
+        if standing.intent.top_up != Some(id) {
+            // A refund or a charge may bear a name of somebody else's: the intent decides.
+            let Some(named) = standing.intent.top_up else { return Ok(None) };
+            id = named;
+            known = self.ledger.top_up(&id).await?;
+            standing = self.stripe.standing(intent).await?;
         }
         let stripe = totals(&standing);
         let charged = known.as_ref().filter(|known| self.is_charge_of(known, id, &standing));
@@ -81,6 +86,14 @@ impl Shared {
             Some(known) => Verdict::Differs { ledger: known.totals, stripe },
         };
         Ok(Some(Reading { id, known, standing, verdict }))
+    }
+
+    /// The top-up that a charge names. One in a currency that cannot be read is not of Farebox.
+    pub(crate) async fn named(&self, intent: &str) -> Result<Option<TopUpId>, LookUpError> {
+        match self.stripe.top_up_of(intent).await {
+            Err(LookUpError::NotFound) => Ok(None),
+            named => named,
+        }
     }
 
     /// Reads a charge and books what the ledger does not say yet. `None`: it is no top-up of ours;
@@ -107,7 +120,11 @@ impl Shared {
                     return Ok(Some(first));
                 }
                 (Verdict::Unbooked { worth }, _) => {
-                    self.keep_apart(id, intent, worth).await?;
+                    // A payer that has no book here is another ledger's.
+                    if self.ledger.load(&id.payer).await?.seq > 0 {
+                        self.freeze_for(id.payer, &standing.disputes, false).await?;
+                        self.keep_apart(id, intent, worth).await?;
+                    }
                     return Ok(Some(first));
                 }
                 _ => return Ok(Some(first)),
@@ -202,7 +219,7 @@ impl Shared {
     }
 
     /// A card paid, and the ledger has no place for the money: the payer is frozen until it was
-    /// given back. A payer that has no book here is another ledger's.
+    /// given back.
     async fn keep_apart(
         &self,
         id: TopUpId,
@@ -213,7 +230,6 @@ impl Shared {
             tracing::error!(top_up = %id, intent, "a card paid what the ledger does not know");
         }
         match reason(&format!("unbooked_{intent}")) {
-            Some(_) if self.ledger.load(&id.payer).await?.seq == 0 => Ok(()),
             Some(reason) if worth > Micros::ZERO => self.freeze(id.payer, reason).await,
             Some(reason) => self.unfreeze(id.payer, reason).await,
             None => Ok(()),

@@ -54,8 +54,8 @@ pub(crate) struct Shared {
     pub(crate) issuing: Issuing,
     /// The account's driver, by account: at most one in a process.
     pub(crate) drivers: DashMap<Account, watch::Receiver<Progress>>,
-    /// The driver of a charge's refund, by charge.
-    pub(crate) refunds: DashMap<TopUpId, watch::Receiver<refund::End>>,
+    /// The driver of a refund, by charge and number.
+    pub(crate) refunds: DashMap<(TopUpId, u64), watch::Receiver<refund::End>>,
     pub(crate) events: Events,
     /// Tasks about money, which no request can cut.
     pub(crate) tasks: TaskTracker,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use dashmap::mapref::entry::Entry as Slot;
-use farebox_ledger::book::{Entry, EntryId};
+use farebox_ledger::book::{self, Entry, EntryId};
 use farebox_ledger::{Book, Command, Outcome, Store as _, StoreError, TopUp, TopUpState};
 use farebox_processor::{Call, GiveBack, LookUpError, Refund, Unknown};
 use farebox_protocol::{Currency, Micros, Money, PayerId, TopUpId};
@@ -252,6 +252,7 @@ impl Shared {
         amount: Micros,
     ) -> Result<Option<RefundedPart>, StoreError> {
         let mut amount = amount;
+        self.look_before(id).await?;
         for _ in 0..ATTEMPTS_MAX {
             let Some(top_up) = self.ledger.top_up(&id).await? else { return Ok(None) };
             let TopUpState::Succeeded { intent } = &top_up.state else { return Ok(None) };
@@ -268,14 +269,16 @@ impl Shared {
                 amount,
                 call,
             };
+            let before = top_up.totals.refunded;
             match self.ledger.apply(&id.payer, &open).await?.outcome {
                 Outcome::Opened => {
-                    let state = self.refund_ended(id, true).await;
+                    let state = self.refund_ended(Opened { id, number, before }, true).await;
                     return Ok(Some(RefundedPart { top_up: id, amount, state }));
                 }
                 // Somebody else's comes first.
-                Outcome::Joined { .. } => {
-                    if self.refund_ended(id, false).await == RefundState::Pending {
+                Outcome::Joined { number } => {
+                    let opened = Opened { id, number, before };
+                    if self.refund_ended(opened, false).await == RefundState::Pending {
                         return Ok(None);
                     }
                 }
@@ -297,8 +300,8 @@ impl Shared {
     }
 
     /// Waits for the end of a refund that is open, as long as a caller waits.
-    async fn refund_ended(self: &Arc<Self>, id: TopUpId, fresh: bool) -> RefundState {
-        let mut end = self.drive_refund(id, fresh);
+    async fn refund_ended(self: &Arc<Self>, opened: Opened, fresh: bool) -> RefundState {
+        let mut end = self.drive_refund(opened, fresh);
         let ended = tokio::time::timeout(ANSWER_WITHIN, end.wait_for(Option::is_some)).await;
         match ended {
             Ok(Ok(end)) => (*end).unwrap_or(RefundState::Pending),
@@ -306,15 +309,31 @@ impl Shared {
         }
     }
 
-    /// Starts the driver of a charge's open refund, unless it has one. `fresh`: it was opened just
-    /// now, so that Stripe has certainly not heard of it.
-    pub(crate) fn drive_refund(self: &Arc<Self>, id: TopUpId, fresh: bool) -> watch::Receiver<End> {
-        match self.refunds.entry(id) {
+    /// Reads a charge before something of it is given back. A refund that has failed and was not
+    /// heard of would hide the next one, for only the sum of both can be seen.
+    async fn look_before(&self, id: TopUpId) -> Result<(), StoreError> {
+        if let Some(TopUp { state: TopUpState::Succeeded { intent }, .. }) =
+            self.ledger.top_up(&id).await?
+            && let Err(error) = self.observe(&intent, Some(id)).await
+        {
+            tracing::warn!(top_up = %id, %error, "a charge is refunded that was not read before");
+        }
+        Ok(())
+    }
+
+    /// Starts the driver of an open refund, unless it has one. `fresh`: it was opened just now, so
+    /// that Stripe has certainly not heard of it.
+    pub(crate) fn drive_refund(
+        self: &Arc<Self>,
+        opened: Opened,
+        fresh: bool,
+    ) -> watch::Receiver<End> {
+        match self.refunds.entry((opened.id, opened.number)) {
             Slot::Occupied(driver) => driver.get().clone(),
             Slot::Vacant(slot) => {
                 let (end, watched) = watch::channel(None);
                 slot.insert(watched.clone());
-                let driver = Driver { shared: self.clone(), id, end };
+                let driver = Driver { shared: self.clone(), opened, end };
                 self.tasks.spawn_on(driver.run(fresh), &self.runtime);
                 watched
             }
@@ -322,10 +341,30 @@ impl Shared {
     }
 }
 
-/// The task that drives one charge's refund.
+/// One refund of one charge.
+#[derive(Clone, Copy)]
+pub(crate) struct Opened {
+    pub(crate) id: TopUpId,
+    /// Counts the refunds of the charge.
+    pub(crate) number: u64,
+    /// What had been given back of the charge when it was opened, or found.
+    pub(crate) before: Micros,
+}
+
+impl Opened {
+    /// How it ended, if somebody else ended it.
+    fn ended_as(&self, top_up: &TopUp) -> RefundState {
+        match top_up.totals.refunded > self.before {
+            true => RefundState::Done,
+            false => RefundState::Refused,
+        }
+    }
+}
+
+/// The task that drives one refund.
 struct Driver {
     shared: Arc<Shared>,
-    id: TopUpId,
+    opened: Opened,
     end: watch::Sender<End>,
 }
 
@@ -334,7 +373,7 @@ struct Stopped;
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.shared.refunds.remove(&self.id); // also after a panic
+        self.shared.refunds.remove(&(self.opened.id, self.opened.number)); // also after a panic
     }
 }
 
@@ -354,8 +393,8 @@ impl Driver {
         loop {
             match self.round(fresh).await {
                 Ok(Some(state)) => return Ok(state),
-                Ok(None) => tracing::warn!(top_up = %self.id, "a refund is not known yet"),
-                Err(error) => tracing::warn!(top_up = %self.id, %error, "a refund waits"),
+                Ok(None) => tracing::warn!(top_up = %self.opened.id, "a refund is not known yet"),
+                Err(error) => tracing::warn!(top_up = %self.opened.id, %error, "a refund waits"),
             }
             fresh = false;
             tokio::select! {
@@ -365,55 +404,62 @@ impl Driver {
         }
     }
 
+    /// The refund in the ledger, while it is open.
+    fn open<'a>(&self, top_up: &'a TopUp) -> Option<&'a book::Refund> {
+        top_up.refund.as_ref().filter(|open| open.number == self.opened.number)
+    }
+
     /// Asks Stripe once more. `None`: the outcome is still not known.
     async fn round(&self, fresh: bool) -> Result<Option<RefundState>, RoundError> {
-        let Some(TopUp { state: TopUpState::Succeeded { intent }, refund: Some(refund), .. }) =
-            self.shared.ledger.top_up(&self.id).await?
+        let Opened { id, number, .. } = self.opened;
+        let Some(top_up) = self.shared.ledger.top_up(&id).await? else { return Ok(None) };
+        let (TopUpState::Succeeded { intent }, Some(refund)) = (&top_up.state, self.open(&top_up))
         else {
-            return Ok(Some(RefundState::Done)); // somebody else ended it
+            return Ok(Some(self.opened.ended_as(&top_up)));
         };
-        let (number, amount) = (refund.number, refund.left);
         let age = self.shared.clock.now().seconds() - refund.opened.seconds();
-        let key = Refund { top_up: self.id, number, intent: &intent, amount }.key();
+        let key = Refund { top_up: id, number, intent, amount: refund.left }.key();
         let given = match serde_json::from_str::<Call>(&refund.call) {
             // Stripe may have forgotten the key, and would give the money back a second time.
             _ if age >= REPEAT_FOR_SECONDS && !fresh => GiveBack::Unknown(Unknown::LookUp),
             Ok(call) => self.shared.stripe.give_back(&call, &key, CALL_BUDGET).await,
             Err(_) => {
-                tracing::error!(top_up = %self.id, "the stored call cannot be read");
+                tracing::error!(top_up = %self.opened.id, "the stored call cannot be read");
                 GiveBack::Unknown(Unknown::LookUp)
             }
         };
         match given {
             GiveBack::Unknown(Unknown::Repeat) | GiveBack::NotSent => Ok(None),
-            given => self.close(number, &intent, &given).await,
+            given => self.close(intent, &given).await,
         }
     }
 
     /// Ends the refund with what Stripe says about its charge after it answered.
     async fn close(
         &self,
-        number: u64,
         intent: &str,
         given: &GiveBack,
     ) -> Result<Option<RefundState>, RoundError> {
-        let TopUpId { payer, currency, number: top_up } = self.id;
+        let Opened { id, number, .. } = self.opened;
+        let TopUpId { payer, currency, number: top_up } = id;
         for _ in 0..ATTEMPTS_MAX {
-            let Some(known) = self.shared.ledger.top_up(&self.id).await? else { return Ok(None) };
+            let Some(known) = self.shared.ledger.top_up(&id).await? else { return Ok(None) };
+            let Some(open) = self.open(&known) else {
+                return Ok(Some(self.opened.ended_as(&known)));
+            };
             let totals = observe::totals(&self.shared.stripe.standing(intent).await?);
-            let left = known.refund.as_ref().map_or(Micros::ZERO, |refund| refund.left);
-            let is_paid = left == Micros::ZERO || totals.refunded > known.totals.refunded;
+            let is_paid = open.left == Micros::ZERO || totals.refunded > known.totals.refunded;
             let state = match given {
                 GiveBack::Accepted { refund } if !is_paid => {
                     if self.shared.stripe.refund_stands(refund).await? {
                         // Or the account would get back what the card gets too.
-                        tracing::error!(top_up = %self.id, refund, "a charge lacks its refund");
+                        tracing::error!(top_up = %self.opened.id, refund, "a charge lacks its refund");
                         return Ok(None);
                     }
                     RefundState::Refused
                 }
                 GiveBack::Refused { code } => {
-                    tracing::warn!(top_up = %self.id, code, "Stripe refuses a refund");
+                    tracing::warn!(top_up = %self.opened.id, code, "Stripe refuses a refund");
                     RefundState::Refused
                 }
                 _ if is_paid => RefundState::Done,
@@ -428,12 +474,12 @@ impl Driver {
             };
             match self.shared.ledger.apply(&payer, &close).await?.outcome {
                 Outcome::Closed => {
-                    tracing::info!(top_up = %self.id, ?state, "a refund has ended");
+                    tracing::info!(top_up = %self.opened.id, ?state, "a refund has ended");
                     return Ok(Some(state));
                 }
                 Outcome::Conflict => {} // somebody booked meanwhile: both are read again
                 outcome => {
-                    tracing::error!(top_up = %self.id, ?outcome, "a refund cannot be ended");
+                    tracing::error!(top_up = %self.opened.id, ?outcome, "a refund cannot be ended");
                     return Ok(None);
                 }
             }

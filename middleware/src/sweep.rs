@@ -12,6 +12,7 @@ use farebox_protocol::{Micros, PayerId, TopUpId};
 
 use crate::meter::Meter;
 use crate::payments::Shared;
+use crate::refund::Opened;
 use crate::reservation::RESERVED_FOR_MILLIS;
 use crate::top_up::Work;
 
@@ -36,10 +37,6 @@ const RENEW_EVERY: Duration = Duration::from_millis(RESERVED_FOR_MILLIS as u64 /
 const EXPIRE_EVERY: u32 = 3;
 /// In every so manieth round, which is about every ten minutes, it reads Stripe's list of events.
 const CATCH_UP_EVERY: u32 = 60;
-/// How far back the list is read at start, which is as long as Stripe repeats a webhook, and how
-/// much of it is read twice: an event is listed a little after its time.
-const LOOK_BACK_SECONDS: i64 = 3 * 24 * 3_600;
-const OVERLAP_SECONDS: i64 = 3_600;
 
 impl OpenReservations {
     pub(crate) fn enter(
@@ -110,7 +107,10 @@ impl Shared {
             Ok(Some(TopUp { state: TopUpState::Open { .. }, .. })) => {
                 drop(self.drive(Work::Resume(id)));
             }
-            Ok(Some(TopUp { refund: Some(_), .. })) => drop(self.drive_refund(id, false)),
+            Ok(Some(TopUp { refund: Some(refund), totals, .. })) => {
+                let (number, before) = (refund.number, totals.refunded);
+                drop(self.drive_refund(Opened { id, number, before }, false));
+            }
             Ok(_) => {} // it ended meanwhile
             Err(error) => tracing::error!(top_up = %id, %error, "a top-up cannot be read"),
         }
@@ -140,7 +140,6 @@ impl Shared {
 pub(crate) fn start(shared: &Arc<Shared>) {
     let (weak, closing) = (Arc::downgrade(shared), shared.closing.clone());
     let sweep = async move {
-        let mut since = None;
         for round in 1_u32.. {
             tokio::select! {
                 () = tokio::time::sleep(jittered(RENEW_EVERY)) => {}
@@ -151,12 +150,10 @@ pub(crate) fn start(shared: &Arc<Shared>) {
             if round % EXPIRE_EVERY == 0 {
                 shared.expire().await;
             }
-            if round % CATCH_UP_EVERY == 1 {
-                let now = shared.clock.now().seconds();
-                match shared.catch_up(since.unwrap_or(now - LOOK_BACK_SECONDS)).await {
-                    Ok(()) => since = Some(now - OVERLAP_SECONDS),
-                    Err(error) => tracing::warn!(%error, "Stripe's events are not all booked"),
-                }
+            if round % CATCH_UP_EVERY == 1
+                && let Err(error) = shared.catch_up().await
+            {
+                tracing::warn!(%error, "Stripe's events are not all booked");
             }
         }
     };
@@ -177,14 +174,18 @@ impl crate::Payments {
         self.shared.expire().await;
     }
 
-    /// Reads Stripe's list of events, as is done every ten minutes or so.
+    /// Reads Stripe's list of events, as is done every ten minutes or so. Whether all of them were
+    /// booked.
+    pub async fn try_catch_up(&self) -> bool {
+        self.shared.catch_up().await.is_ok()
+    }
+
+    /// As `try_catch_up`.
     ///
     /// # Panics
     ///
-    /// If it cannot be read.
+    /// If some event could not be booked.
     pub async fn catch_up(&self) {
-        let now = self.shared.clock.now().seconds();
-        let caught_up = self.shared.catch_up(now - LOOK_BACK_SECONDS).await;
-        assert!(caught_up.is_ok(), "{caught_up:?}");
+        assert!(self.try_catch_up().await, "an event could not be booked");
     }
 }

@@ -455,7 +455,7 @@ impl Driver {
                 if !fresh || booked != intent {
                     self.look_again(&intent, id).await;
                 }
-                self.shared.forget_cards(payer);
+                self.shared.forget_oldest(payer).await;
                 return Ok(Ok(Some(Credited { id, intent: booked, method })));
             }
             // Before the credit, so that a crash between the two is driven again.

@@ -13,7 +13,7 @@ use farebox_processor::{Event, EventKind, LookUpError, Mode, Unverified, Webhook
 use farebox_protocol::{TopUpId, header};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::endpoint::{self, Answer, Refused};
 use crate::observe::{self, ObserveError};
@@ -66,11 +66,18 @@ const DRIVEN_MILLIS: i64 = 10_000;
 /// How often a booking that failed is tried again, and how long the first wait is.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
+/// How far back the list is read at start, which is as long as Stripe repeats a webhook, and how
+/// much of it is read twice: an event is listed a little after its time.
+const LOOK_BACK_SECONDS: i64 = 3 * 24 * 3_600;
+const OVERLAP_SECONDS: i64 = 3_600;
 
 /// Events of this process.
 pub(crate) struct Events {
     turns: Semaphore,
     seen: Mutex<Seen>,
+    /// Since when the list is read again, in seconds by Stripe's clock; our own may be wrong for a
+    /// while. `None` until all that it had were booked once.
+    since: Mutex<Option<i64>>,
 }
 
 #[derive(Default)]
@@ -81,7 +88,11 @@ struct Seen {
 
 impl Default for Events {
     fn default() -> Self {
-        Events { turns: Semaphore::new(EVENTS_MAX), seen: Mutex::default() }
+        Events {
+            turns: Semaphore::new(EVENTS_MAX),
+            seen: Mutex::default(),
+            since: Mutex::default(),
+        }
     }
 }
 
@@ -100,6 +111,10 @@ impl Events {
         {
             seen.ids.remove(&oldest);
         }
+    }
+
+    fn since(&self) -> std::sync::MutexGuard<'_, Option<i64>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -141,15 +156,23 @@ impl WebhookService {
             return Ok(heard());
         }
         let shared = self.shared.clone();
-        let task = async move { shared.patiently(&event).await };
-        let task = self.shared.tasks.spawn_on(task, &self.shared.runtime);
-        match tokio::time::timeout(ANSWER_WITHIN, task).await {
-            Ok(Ok(Err(_)) | Err(_)) => {
-                let error = "the event could not be booked; send it again";
-                Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, error))
+        let (told, tried) = oneshot::channel();
+        let task = async move {
+            let first = shared.happened(&event).await;
+            // Whoever still waits tells Stripe, which sends it again. Else it is for us.
+            if let Err(Err(error)) = told.send(first) {
+                shared.patiently(&event, error).await;
             }
+        };
+        self.shared.tasks.spawn_on(task, &self.shared.runtime);
+        match tokio::time::timeout(ANSWER_WITHIN, tried).await {
             // Booked, or still being booked.
             Ok(Ok(Ok(()))) | Err(_) => Ok(heard()),
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(%error, "Stripe is asked to send an event again");
+                Err(not_booked())
+            }
+            Ok(Err(_)) => Err(not_booked()), // its task died
         }
     }
 }
@@ -160,29 +183,32 @@ fn heard() -> Answer {
     endpoint::answer(StatusCode::OK, &serde_json::json!({ "received": true }))
 }
 
+fn not_booked() -> Refused {
+    let error = "the event could not be booked; send it again";
+    Refused::new(StatusCode::SERVICE_UNAVAILABLE, error)
+}
+
 fn refused(why: Unverified) -> Refused {
     tracing::warn!(%why, "a webhook was refused");
     Refused::new(StatusCode::BAD_REQUEST, "this is no event that Stripe has signed just now")
 }
 
 impl Shared {
-    /// Books an event, and tries again while Stripe or the ledger cannot be asked.
-    async fn patiently(&self, event: &Event) -> Result<(), ObserveError> {
+    /// Tries again to book an event, of which nobody else would tell.
+    async fn patiently(&self, event: &Event, mut error: ObserveError) {
         let mut pause = PAUSE;
-        let mut tries = 1;
-        loop {
-            match self.happened(event).await {
-                Err(error) if tries < TRIES => {
-                    tracing::warn!(event = event.id, %error, "an event is not booked yet");
-                    tries += 1;
-                }
-                ended => return ended,
-            }
+        for _ in 1..TRIES {
+            tracing::warn!(event = event.id, %error, "an event is not booked yet");
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause *= 2,
-                () = self.closing.cancelled() => return Err(ObserveError::Busy),
+                () = self.closing.cancelled() => return,
+            }
+            match self.happened(event).await {
+                Ok(()) => return,
+                Err(again) => error = again,
             }
         }
+        tracing::error!(event = event.id, %error, "an event waits for the next list of events");
     }
 
     /// Books what an event tells of. Repeats and old news change nothing.
@@ -235,7 +261,7 @@ impl Shared {
             Err(error) => return Err(error.into()),
         };
         let Some(intent) = warning.intent.filter(|_| warning.actionable) else { return Ok(()) };
-        let Some(id) = self.stripe.intent(&intent).await?.top_up else { return Ok(()) };
+        let Some(id) = self.named(&intent).await? else { return Ok(()) };
         if self.ledger.top_up(&id).await?.is_none() {
             return Ok(());
         }
@@ -245,13 +271,15 @@ impl Shared {
         }
     }
 
-    /// Reads the events since `created` (seconds) that say more than a top-up's driver knows.
+    /// Reads the events since the last time that say more than a top-up's driver knows.
     ///
     /// # Errors
     ///
-    /// If some event was not booked: read them again.
-    pub(crate) async fn catch_up(&self, created: i64) -> Result<(), ObserveError> {
-        let Some(events) = self.stripe.events_since(created).await? else { return Ok(()) };
+    /// If some event was not booked: the next time reads them all again.
+    pub(crate) async fn catch_up(&self) -> Result<(), ObserveError> {
+        let since = *self.events.since();
+        let since = since.unwrap_or_else(|| self.clock.now().seconds() - LOOK_BACK_SECONDS);
+        let Some(events) = self.stripe.events_since(since).await? else { return Ok(()) };
         let mut all = Ok(());
         for event in &events {
             if let Err(error) = self.happened(event).await {
@@ -259,6 +287,11 @@ impl Shared {
                 tracing::error!(event = event.id, %error, "an event could not be booked");
                 all = Err(error);
             }
+        }
+        if all.is_ok()
+            && let Some(newest) = events.iter().map(|event| event.created).max()
+        {
+            *self.events.since() = Some(newest - OVERLAP_SECONDS);
         }
         all
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farebox_protocol::{PayerId, PaymentMethodId};
+use farebox_protocol::{PayerId, PaymentMethodId, TopUpId};
 use secrecy::SecretString;
 use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest as _};
 use stripe_core::customer::CreateCustomer;
@@ -385,6 +385,19 @@ impl Stripe {
             tracing::error!(intent = id, "Stripe's intent cannot be read");
             LookUpError::Unavailable
         })
+    }
+
+    /// The top-up that a PaymentIntent was made for; `None` if it was not made by Farebox, whatever
+    /// else it is.
+    ///
+    /// # Errors
+    ///
+    /// [`LookUpError`].
+    pub async fn top_up_of(&self, intent: &str) -> Result<Option<TopUpId>, LookUpError> {
+        check_id(intent)?;
+        let request = self.get(&RetrievePaymentIntent::new(intent).build())?;
+        let object: IntentObject = fetch(&request, LOOK_UP_BUDGET, "payment intent").await?;
+        Ok(object.names_top_up().and_then(|id| id.parse().ok()))
     }
 
     /// Every PaymentIntent of a customer, or with `None` of the whole account, that was created at

@@ -23,6 +23,7 @@ mod identity;
 mod keyed;
 mod kills;
 mod metered;
+mod money_back;
 mod operate;
 mod outages;
 mod outcomes;

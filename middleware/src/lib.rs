@@ -6,6 +6,7 @@
 //!
 //! # Layout
 //!
+//! - [`Builder`]: what is set before payments are opened, and what stops a start
 //! - [`Payments`]: opens the ledger, knows Stripe, makes layers; cheap to clone
 //! - [`PaymentLayer`] and [`PaymentService`]: the way of a paid request, in `service.rs`
 //! - [`Price`] and [`Pricer`]: what a request costs
@@ -49,6 +50,7 @@ mod account;
 mod admin;
 mod admission;
 mod answer;
+mod builder;
 mod cards;
 mod endpoint;
 mod keyed;
@@ -76,6 +78,7 @@ mod who;
 pub use account::AccountService;
 pub use admin::{AdminService, Peer, TokenError};
 pub use admission::{Admission, ClientIp};
+pub use builder::{Builder, OpenError};
 pub use farebox_ledger::StoreError;
 #[cfg(feature = "test-util")]
 pub use farebox_ledger::clock::{Clock, ManualClock, Timestamp};
@@ -84,7 +87,7 @@ pub use farebox_protocol::{Currency, Micros, Money, PayerId, usd};
 pub use layer::PaymentLayer;
 pub use meter::PaidBody;
 pub use payer::{NotPaid, Payer};
-pub use payments::{Builder, CloseError, OpenError, Payments};
+pub use payments::{CloseError, Payments};
 pub use price::{FixedPrice, Price, PriceError, Pricer};
 pub use quote::LimitsError;
 pub use reconcile::{Difference, ReconcileError, Reconciliation, Repair, What};

@@ -380,7 +380,7 @@ fn tie_charges(part: &Part, acknowledged: &[&Seen], unanswered: &BTreeMap<i64, u
 }
 
 /// How much later than it was decided Redis may write something.
-const LATE_MILLIS: i64 = 1_000;
+const LATE_MILLIS: i64 = 3_000;
 
 /// Every balance that was read was the balance at some moment while it was read.
 fn tie_reads(timeline: &[(Timestamp, i64)], seen: &[Seen], whose: PayerId, late: i64) {

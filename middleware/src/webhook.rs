@@ -137,7 +137,7 @@ impl WebhookService {
             Ok(Some(value)) => value.to_str().ok().map(str::to_owned),
             _ => None,
         };
-        let signature = signature.ok_or(refused(Unverified::Header))?;
+        let signature = signature.ok_or_else(|| refused(Unverified::Header))?;
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|_| {
             Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is cut, or above a mebibyte")
         })?;

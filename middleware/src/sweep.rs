@@ -150,10 +150,10 @@ pub(crate) fn start(shared: &Arc<Shared>) {
             if round % EXPIRE_EVERY == 0 {
                 shared.expire().await;
             }
-            if round % CATCH_UP_EVERY == 1 {
-                if let Err(error) = shared.catch_up().await {
-                    tracing::warn!(%error, "Stripe's events are not all booked");
-                }
+            if round % CATCH_UP_EVERY == 1
+                && let Err(error) = shared.catch_up().await
+            {
+                tracing::warn!(%error, "Stripe's events are not all booked");
             }
         }
     };

@@ -216,6 +216,8 @@ fn refundable(charge: &TopUp) -> Micros {
 
 /// How often a refund is opened anew when others change the account meanwhile.
 const ATTEMPTS_MAX: usize = 4;
+/// How often what is to be given back is planned.
+const PLANS_MAX: usize = 2;
 
 impl Shared {
     pub(crate) async fn refund(
@@ -223,18 +225,16 @@ impl Shared {
         what: Refundable,
         amount: Option<Money>,
     ) -> Result<Refunded, RefundError> {
-        let (payer, currency) = what.account();
-        let parts = plan(&self.ledger.book(&payer).await?, what, amount)?;
+        let (_, currency) = what.account();
         let mut refunded = Refunded { currency, parts: Vec::new() };
-        for (number, amount) in parts {
-            let top_up = TopUpId { payer, currency, number };
-            match self.refund_charge(top_up, amount).await {
-                Ok(Some(part)) => refunded.parts.push(part),
-                // The payer spent it meanwhile, or somebody else gave it back.
-                Ok(None) => {}
-                Err(error) if refunded.parts.is_empty() => return Err(error.into()),
+        for _ in 0..PLANS_MAX {
+            match self.refund_as_planned(what, amount, &mut refunded).await {
+                Ok(true) => break,
+                // Others spent or gave back meanwhile: the rest may come from other charges.
+                Ok(false) => {}
+                Err(error) if refunded.parts.is_empty() => return Err(error),
                 Err(error) => {
-                    tracing::error!(%top_up, %error, "a refund may not be open");
+                    tracing::warn!(%error, "a refund was made in part");
                     break;
                 }
             }
@@ -245,6 +245,31 @@ impl Shared {
         }
     }
 
+    /// Plans what is not given back yet, and gives it back. Whether all of the plan was.
+    async fn refund_as_planned(
+        self: &Arc<Self>,
+        what: Refundable,
+        amount: Option<Money>,
+        refunded: &mut Refunded,
+    ) -> Result<bool, RefundError> {
+        let (payer, currency) = what.account();
+        let rest = amount.map(|amount| {
+            let parts = refunded.parts.iter().map(|part| part.amount);
+            let rest = |rest: Micros, part| rest.checked_sub(part).unwrap_or_default();
+            Money::new(parts.fold(amount.micros(), rest), amount.currency())
+        });
+        for (number, _) in plan(&self.ledger.book(&payer).await?, what, rest)? {
+            self.look_before(TopUpId { payer, currency, number }).await?;
+        }
+        let mut is_whole = true;
+        for (number, planned) in plan(&self.ledger.book(&payer).await?, what, rest)? {
+            let part = self.refund_charge(TopUpId { payer, currency, number }, planned).await?;
+            is_whole &= part.is_some_and(|part| part.amount == planned);
+            refunded.parts.extend(part);
+        }
+        Ok(is_whole)
+    }
+
     /// Gives part of one charge back. `None`: there is nothing left to give.
     async fn refund_charge(
         self: &Arc<Self>,
@@ -252,7 +277,6 @@ impl Shared {
         amount: Micros,
     ) -> Result<Option<RefundedPart>, StoreError> {
         let mut amount = amount;
-        self.look_before(id).await?;
         for _ in 0..ATTEMPTS_MAX {
             let Some(top_up) = self.ledger.top_up(&id).await? else { return Ok(None) };
             let TopUpState::Succeeded { intent } = &top_up.state else { return Ok(None) };

@@ -101,7 +101,8 @@ pub enum Due {
 pub struct StoreError(Arc<str>);
 
 impl StoreError {
-    pub(crate) fn new(reason: impl fmt::Display) -> StoreError {
+    /// For a store of your own: `reason` is for the operator's log, and no client sees it.
+    pub fn new(reason: impl fmt::Display) -> StoreError {
         StoreError(reason.to_string().into())
     }
 }

@@ -75,7 +75,8 @@ async fn a_state_file_has_one_user_and_no_card() {
     assert!(matches!(again.unwrap_err(), StateError::Locked(_)));
     client(&first).get(server.url("/joke")).send().await.unwrap();
     let written = std::fs::read_to_string(&path).unwrap();
-    assert!(!written.contains(&CARD[..16]) && !written.contains("987"), "{written}");
+    // The code as a value: the server's port may have its digits.
+    assert!(!written.contains(&CARD[..16]) && !written.contains("\"987\""), "{written}");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;

@@ -93,8 +93,11 @@ impl Shared {
 
     async fn look_up(&self, method: &PaymentMethodId, asker: Asker) -> Result<Card, Refusal> {
         self.gate.look_up(asker).await?;
-        let _turn = self.look_ups.turn(asker).await?;
-        let found = self.stripe.payment_method(method).await.map_err(refusal_of)?;
+        let turn = self.look_ups.turn(asker).await;
+        let _turn = turn.inspect_err(|_| self.gate.cleared(asker))?;
+        let found = self.stripe.payment_method(method).await;
+        self.gate.looked_up(asker, &found);
+        let found = found.map_err(refusal_of)?;
         Ok(Card { book: self.identity.payer(&found.fingerprint), method: found.id })
     }
 
@@ -105,7 +108,19 @@ impl Shared {
         card: &Card,
         asker: Asker,
     ) -> Result<Verification, Refusal> {
-        self.admit_verification(asker, card.book, payer).await?;
+        self.gate.admit_verification(asker, card.book, payer).await?;
+        let verified = self.verified(payer, card, asker).await;
+        // If it was declined, so is the charge that follows, and that is counted.
+        self.gate.cleared(asker);
+        verified
+    }
+
+    async fn verified(
+        &self,
+        payer: PayerId,
+        card: &Card,
+        asker: Asker,
+    ) -> Result<Verification, Refusal> {
         let customer = self.customer(payer, None, asker).await?;
         let _turn = self.look_ups.turn(asker).await?;
         match self.stripe.verify(&card.method, &customer).await {

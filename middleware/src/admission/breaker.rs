@@ -43,23 +43,25 @@ impl Newcomers {
 }
 
 impl Gate {
-    /// Admits the look-up of a PaymentMethod. What came of it must be reported.
-    pub(crate) async fn look_up(&self, asker: Asker) -> Result<(), Refusal> {
+    /// Admits the look-up of a PaymentMethod: as whom the asker goes on. What came of it must be
+    /// reported.
+    pub(crate) async fn look_up(&self, asker: Asker) -> Result<Asker, Refusal> {
         self.attempt(asker)?;
-        let is_open = self.suspect(asker).await?;
-        let admitted = self.look_up_turn(asker, is_open).await;
+        let asker = self.suspect(asker).await?;
+        let admitted = self.look_up_turn(asker).await;
         if admitted.is_err() {
             self.cleared(asker);
         }
-        admitted
+        admitted.map(|()| asker)
     }
 
-    async fn look_up_turn(&self, asker: Asker, is_open: bool) -> Result<(), Refusal> {
-        if is_open {
+    async fn look_up_turn(&self, asker: Asker) -> Result<(), Refusal> {
+        let is_newcomer = matches!(asker, Asker::Newcomer(_));
+        if is_newcomer {
             self.newcomers.take()?;
         }
         let turn = self.turn(Endpoint::PaymentMethods, asker).await;
-        if is_open && turn.is_err() {
+        if is_newcomer && turn.is_err() {
             self.newcomers.give_back();
         }
         turn
@@ -67,29 +69,41 @@ impl Gate {
 
     /// Reports what came of a look-up. To try ids that do not exist is like being declined.
     pub(crate) fn looked_up<T>(&self, asker: Asker, found: &Result<T, LookUpError>) {
-        if !matches!(found, Err(LookUpError::NotFound | LookUpError::Refused)) {
-            self.cleared(asker);
+        match (found, asker) {
+            (Err(LookUpError::NotFound | LookUpError::Refused), _) => {}
+            // Its charge decides: a look-up without one would cost nothing but others' turns.
+            (Ok(_), Asker::Newcomer(_)) => {}
+            _ => self.cleared(asker),
         }
     }
 
-    /// Counts what a stranger is about to try as declined, until it is [`cleared`](Self::cleared):
-    /// whether the breaker is open. Whoever was declined too often waits.
-    pub(super) async fn suspect(&self, asker: Asker) -> Result<bool, Refusal> {
-        let Asker::Stranger(address) = asker else { return Ok(false) };
+    /// Admits whoever wants to use a card. A newcomer was admitted at its look-up.
+    pub(super) async fn holder(&self, asker: Asker) -> Result<(), Refusal> {
+        if let Asker::Newcomer(_) = asker {
+            return Ok(());
+        }
+        self.attempt(asker)?;
+        self.suspect(asker).await.map(drop)
+    }
+
+    /// Counts what a stranger is about to try as declined, until it is [`cleared`](Self::cleared).
+    /// It is a newcomer while the breaker is open; whoever was declined too often waits.
+    async fn suspect(&self, asker: Asker) -> Result<Asker, Refusal> {
+        let Asker::Stranger(address) = asker else { return Ok(asker) };
         let is_open = match self.is_open().await {
             Ok(is_open) => is_open,
-            Err(error) => return self.answered(asker, Err(error)).map(|()| false),
+            Err(error) => return self.answered(asker, Err(error)).map(|()| asker),
         };
         let trusted = if is_open { Trusted::Unsuspected } else { Trusted::Most };
-        match self.strangers.suspect(address, trusted, Instant::now()) {
-            true => Ok(is_open),
-            false => Err(Refusal::later(STRANGER_LATER)),
+        if !self.strangers.suspect(address, trusted, Instant::now()) {
+            return Err(Refusal::later(STRANGER_LATER));
         }
+        Ok(if is_open { Asker::Newcomer(address) } else { asker })
     }
 
     /// What was tried was not declined.
     pub(crate) fn cleared(&self, asker: Asker) {
-        if let Asker::Stranger(address) = asker {
+        if let Asker::Stranger(address) | Asker::Newcomer(address) = asker {
             self.strangers.cleared(address, Instant::now());
         }
     }

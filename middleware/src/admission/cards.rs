@@ -55,8 +55,7 @@ impl Gate {
         card: PayerId,
         payer: PayerId,
     ) -> Result<(), Refusal> {
-        self.attempt(asker)?;
-        self.suspect(asker).await?;
+        self.holder(asker).await?;
         let admitted = async {
             self.use_card(asker, card, payer).await?;
             self.turn(Endpoint::SetupIntents, asker).await
@@ -133,8 +132,7 @@ impl Shared {
         if !ask.asker.is_known() && self.drivers.len() > self.gate.limits.charges_open_max {
             return Err(Refusal::later(STRANGER_LATER));
         }
-        self.gate.attempt(ask.asker)?;
-        self.gate.suspect(ask.asker).await?;
+        self.gate.holder(ask.asker).await?;
         let admitted = self.charge_turn(ask).await;
         if admitted.is_err() {
             self.gate.cleared(ask.asker);

@@ -149,6 +149,8 @@ pub(crate) enum Asker {
     Payer(PayerId),
     /// Anybody else, by address.
     Stranger(Option<IpAddr>),
+    /// A stranger at its one try while the breaker is open.
+    Newcomer(Option<IpAddr>),
 }
 
 impl Asker {
@@ -220,7 +222,9 @@ impl Gate {
         let now = Instant::now();
         let counted = match asker {
             Asker::Payer(payer) => self.payers.attempt(Some(payer), now),
-            Asker::Stranger(address) => self.strangers.attempt(address, now),
+            Asker::Stranger(address) | Asker::Newcomer(address) => {
+                self.strangers.attempt(address, now)
+            }
         };
         counted.map_err(Refusal::later)
     }

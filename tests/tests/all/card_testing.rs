@@ -391,6 +391,23 @@ async fn ids_that_stripe_does_not_know_count_like_declined_cards() {
 }
 
 #[tokio::test]
+async fn who_is_looked_up_and_not_charged_had_its_try_and_a_known_card_is_not_tried() {
+    let bank = Bank::open().await;
+    let provider = under_attack(&bank, Admission::default(), 5).await;
+    let first = by_card(&bank.method(&card(1)).await);
+    let served = provider.joke_from("10.1.1.1", &first).await;
+    for _ in 0..3 {
+        assert!(provider.joke_from("10.1.1.1", &first).await.is_served());
+    }
+    let top_up_id = served.receipt().top_up_id;
+    assert!(top_up_id.is_some());
+    let other = Payment { top_up_id, ..by_card(&bank.method(&card(2)).await) };
+    for code in [InvalidPayment, RateLimited] {
+        assert_eq!(provider.joke_from("10.1.1.2", &other).await.code(), Some(code));
+    }
+}
+
+#[tokio::test]
 async fn a_decline_is_remembered_of_a_client_that_hung_up() {
     let bank = Bank::open().await;
     let gate = Gate::open(&bank).await;
@@ -525,10 +542,12 @@ impl Told {
     }
 }
 
-/// Tries every card until it is told something, again and again, until there is no more time.
+/// Tries every card until it is told something, again and again, until there is no more time. One
+/// that is patient comes back when it is told to.
 async fn attack(
     provider: Arc<Provider>,
     address: String,
+    is_patient: bool,
     cards: Vec<(bool, String)>,
     stop: Arc<AtomicBool>,
 ) -> Told {
@@ -547,7 +566,12 @@ async fn attack(
         told.refused.entry(seen(&answer)).or_default()[usize::from(is_alive)] += 1;
         if answer.status == 429 {
             cards.push_back((is_alive, method));
+            let seconds = answer.header("retry-after").unwrap().parse().unwrap();
+            let told_to = Instant::now() + Duration::from_secs(seconds);
             sleep(Duration::from_millis(200)).await;
+            while is_patient && Instant::now() < told_to && !stop.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(200)).await;
+            }
         }
     }
     told
@@ -636,7 +660,7 @@ async fn two_hundred_addresses_that_test_cards_learn_little_and_stop_nobody_who_
 
     let (started, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let attackers = stolen.into_iter().enumerate().map(|(n, cards)| {
-        tokio::spawn(attack(provider.clone(), of_one_client(n), cards, stop.clone()))
+        tokio::spawn(attack(provider.clone(), of_one_client(n), n % 2 == 0, cards, stop.clone()))
     });
     let attackers: Vec<_> = attackers.collect();
     let payers = known.into_iter().map(|(address, payment)| {

@@ -66,7 +66,7 @@ pub struct Admission {
     /// The same for all of those who share [`shared_per_minute`](Admission::shared_per_minute).
     /// Default: 50.
     pub shared_declines_per_hour: u32,
-    /// How many clients are told apart at one time; each takes about 80 bytes. Default: 100,000.
+    /// How many clients are told apart at one time; each takes about 100 bytes. Default: 100,000.
     pub clients_max: usize,
     /// How many verifications and charges of one card an hour has. Counted in the ledger's Redis
     /// if it has one, as are the next four. Default: 30.

@@ -55,12 +55,8 @@ impl Gate {
         card: PayerId,
         payer: PayerId,
     ) -> Result<(), Refusal> {
-        self.holder(asker).await?;
-        let admitted = async {
-            self.use_card(asker, card, payer).await?;
-            self.turn(Endpoint::SetupIntents, asker).await
-        };
-        let admitted = admitted.await;
+        self.use_card(asker, card, payer).await?;
+        let admitted = self.turn(Endpoint::SetupIntents, asker).await;
         if admitted.is_err() {
             self.cleared(asker);
         }
@@ -69,6 +65,9 @@ impl Gate {
 
     /// Admits the use of a card at its bank, which `payer` wants.
     async fn use_card(&self, asker: Asker, card: PayerId, payer: PayerId) -> Result<(), Refusal> {
+        self.holder(asker).await?;
+        // Whoever shows a card that was tried too often is not cleared: its look-up took the turn
+        // of somebody else.
         self.answered(asker, self.card(card, payer).await)
     }
 
@@ -128,11 +127,7 @@ impl Gate {
 impl Shared {
     /// Admits a charge. How it ended must be reported.
     pub(crate) async fn admit_charge(&self, ask: &Ask) -> Result<(), Refusal> {
-        // This one is among them.
-        if !ask.asker.is_known() && self.drivers.len() > self.gate.limits.charges_open_max {
-            return Err(Refusal::later(STRANGER_LATER));
-        }
-        self.gate.holder(ask.asker).await?;
+        self.gate.use_card(ask.asker, ask.card.book, ask.payer).await?;
         let admitted = self.charge_turn(ask).await;
         if admitted.is_err() {
             self.gate.cleared(ask.asker);
@@ -141,7 +136,10 @@ impl Shared {
     }
 
     async fn charge_turn(&self, ask: &Ask) -> Result<(), Refusal> {
-        self.gate.use_card(ask.asker, ask.card.book, ask.payer).await?;
+        // This one is among them.
+        if !ask.asker.is_known() && self.drivers.len() > self.gate.limits.charges_open_max {
+            return Err(Refusal::later(STRANGER_LATER));
+        }
         self.gate.turn(Endpoint::PaymentIntents, ask.asker).await?;
         let admitted = self.within_the_day(ask).await;
         self.gate.answered(ask.asker, admitted)

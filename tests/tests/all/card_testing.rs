@@ -406,6 +406,17 @@ async fn who_is_looked_up_and_not_charged_had_its_try_and_a_known_card_is_not_tr
     for code in [InvalidPayment, RateLimited] {
         assert_eq!(provider.joke_from("10.1.1.2", &other).await.code(), Some(code));
     }
+    // Nor is a card that was tried too often a way to have more look-ups.
+    for n in 20..25 {
+        let code = provider.code(&bank, &of_one_client(n), dead_card(9)).await;
+        assert_eq!(code, Some(CardDeclined));
+    }
+    let look_ups = bank.look_ups();
+    for _ in 0..3 {
+        let code = provider.code(&bank, "10.1.1.3", dead_card(9)).await;
+        assert_eq!(code, Some(RateLimited));
+    }
+    assert_eq!(bank.look_ups() - look_ups, 1);
 }
 
 #[tokio::test]

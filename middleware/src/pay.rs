@@ -95,12 +95,16 @@ async fn card_decides(
     };
     given_top_up(quote, payment)?; // before anyone at Stripe is asked
     let stranger = shared.gate.stranger(parts);
-    let card = shared.card(method, stranger).await?;
+    let (card, asker) = shared.card(method, stranger).await?;
     let head = shared.load(card.book).await?;
     let payer = head.owner.unwrap_or(card.book);
-    let is_known = admission::has_paid(&head, card.book);
-    let asker = if is_known { Asker::Payer(payer) } else { stranger };
-    Ok((payer, card, asker))
+    if !admission::has_paid(&head, card.book) {
+        return Ok((payer, card, asker));
+    }
+    if let Asker::Newcomer(_) = asker {
+        shared.gate.cleared(asker);
+    }
+    Ok((payer, card, Asker::Payer(payer)))
 }
 
 /// A payment on its way to a reservation.
@@ -393,7 +397,8 @@ impl<'a> Purchase<'a> {
             return Ok(card.clone());
         }
         let method = self.payment.payment_method_id.as_ref();
-        let card = self.shared.card(method.ok_or(ErrorCode::InvalidPayment)?, self.asker).await?;
+        let method = method.ok_or(ErrorCode::InvalidPayment)?;
+        let (card, _) = self.shared.card(method, self.asker).await?;
         self.card = Some(card.clone());
         Ok(card)
     }

@@ -26,7 +26,8 @@ const STRANGERS_MAX: usize = 16;
 /// How long a request waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
-type Found = Arc<OnceCell<Result<Card, Refusal>>>;
+/// The card, and whether a newcomer has its one try with it.
+type Found = Arc<OnceCell<Result<(Card, bool), Refusal>>>;
 
 /// Look-ups in flight. Requests that bring the same PaymentMethod share one.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl LookUps {
         let turn = async {
             let theirs = match asker {
                 Asker::Payer(_) => None,
-                Asker::Stranger(_) => Some(self.strangers.acquire().await?),
+                Asker::Stranger(_) | Asker::Newcomer(_) => Some(self.strangers.acquire().await?),
             };
             Ok::<_, AcquireError>((theirs, self.turns.acquire().await?))
         };
@@ -81,21 +82,35 @@ impl LookUps {
 }
 
 impl Shared {
-    /// The card behind a PaymentMethod.
+    /// The card behind a PaymentMethod, and as whom the asker goes on.
     pub(crate) async fn card(
         &self,
         method: &PaymentMethodId,
         asker: Asker,
-    ) -> Result<Card, Refusal> {
+    ) -> Result<(Card, Asker), Refusal> {
         let joined = self.look_ups.join(method);
-        joined.found.get_or_init(|| self.look_up(method, asker)).await.clone()
+        let found = joined.found.get_or_init(|| self.look_up(method, asker)).await;
+        let (card, is_newcomer) = found.clone()?;
+        let asker = match asker {
+            Asker::Stranger(address) if is_newcomer => Asker::Newcomer(address),
+            asker => asker,
+        };
+        Ok((card, asker))
     }
 
-    async fn look_up(&self, method: &PaymentMethodId, asker: Asker) -> Result<Card, Refusal> {
-        self.gate.look_up(asker).await?;
-        let _turn = self.look_ups.turn(asker).await?;
-        let found = self.stripe.payment_method(method).await.map_err(refusal_of)?;
-        Ok(Card { book: self.identity.payer(&found.fingerprint), method: found.id })
+    async fn look_up(
+        &self,
+        method: &PaymentMethodId,
+        asker: Asker,
+    ) -> Result<(Card, bool), Refusal> {
+        let asker = self.gate.look_up(asker).await?;
+        let turn = self.look_ups.turn(asker).await;
+        let _turn = turn.inspect_err(|_| self.gate.cleared(asker))?;
+        let found = self.stripe.payment_method(method).await;
+        self.gate.looked_up(asker, &found);
+        let found = found.map_err(refusal_of)?;
+        let card = Card { book: self.identity.payer(&found.fingerprint), method: found.id };
+        Ok((card, matches!(asker, Asker::Newcomer(_))))
     }
 
     /// Whether the bank accepts the card and its verification code.
@@ -105,7 +120,23 @@ impl Shared {
         card: &Card,
         asker: Asker,
     ) -> Result<Verification, Refusal> {
-        self.admit_verification(asker, card.book, payer).await?;
+        self.gate.admit_verification(asker, card.book, payer).await?;
+        let verified = self.verified(payer, card, asker).await;
+        // If nothing was proved, the charge that follows decides, and is counted.
+        let is_next =
+            matches!((asker, &verified), (Asker::Newcomer(_), Ok(Verification::Unproven)));
+        if !is_next {
+            self.gate.cleared(asker);
+        }
+        verified
+    }
+
+    async fn verified(
+        &self,
+        payer: PayerId,
+        card: &Card,
+        asker: Asker,
+    ) -> Result<Verification, Refusal> {
         let customer = self.customer(payer, None, asker).await?;
         let _turn = self.look_ups.turn(asker).await?;
         match self.stripe.verify(&card.method, &customer).await {

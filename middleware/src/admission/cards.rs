@@ -7,6 +7,7 @@ use farebox_ledger::counters::{Count, Counter};
 use farebox_ledger::{Book, StoreError};
 use farebox_protocol::{ErrorCode, PayerId};
 
+use super::breaker::STRANGER_LATER;
 use super::{Asker, Endpoint, Gate};
 use crate::payments::Shared;
 use crate::refusal::Refusal;
@@ -18,11 +19,9 @@ const DAY_SECONDS: u32 = 24 * HOUR_SECONDS;
 const NEW_FOR_MILLIS: i64 = 7 * 24 * 3_600 * 1_000;
 /// After which time a card that was tried too often may be tried again.
 const CARD_LATER: Duration = Duration::from_secs(3_600);
-/// After which time a stranger may be one of those who are tried.
-const STRANGER_LATER: Duration = Duration::from_secs(60);
 
 /// Whether it was admitted, if the counters answered.
-type Admitted = Result<Result<(), Refusal>, StoreError>;
+pub(super) type Admitted = Result<Result<(), Refusal>, StoreError>;
 
 /// How a charge ended, as far as it is counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,18 +48,31 @@ impl Ending {
 }
 
 impl Gate {
+    /// Admits the verification of a card. When it is over, that must be reported.
+    pub(crate) async fn admit_verification(
+        &self,
+        asker: Asker,
+        card: PayerId,
+        payer: PayerId,
+    ) -> Result<(), Refusal> {
+        self.use_card(asker, card, payer).await?;
+        let admitted = self.turn(Endpoint::SetupIntents, asker).await;
+        if admitted.is_err() {
+            self.cleared(asker);
+        }
+        admitted
+    }
+
     /// Admits the use of a card at its bank, which `payer` wants.
     async fn use_card(&self, asker: Asker, card: PayerId, payer: PayerId) -> Result<(), Refusal> {
-        self.attempt(asker)?;
-        self.answered(asker, self.card(card, payer).await)?;
-        match asker {
-            Asker::Payer(_) => Ok(()),
-            Asker::Stranger(_) => self.answered(asker, self.breaker().await),
-        }
+        self.holder(asker).await?;
+        // Whoever shows a card that was tried too often is not cleared: its look-up took the turn
+        // of somebody else.
+        self.answered(asker, self.card(card, payer).await)
     }
 
     /// Without counters strangers wait, and whoever is known goes on.
-    fn answered(&self, asker: Asker, admitted: Admitted) -> Result<(), Refusal> {
+    pub(super) fn answered(&self, asker: Asker, admitted: Admitted) -> Result<(), Refusal> {
         match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
@@ -86,28 +98,11 @@ impl Gate {
         }
     }
 
-    /// Whether strangers are admitted, or this one is, to see how it goes.
-    async fn breaker(&self) -> Admitted {
-        let window = self.limits.breaker_window_seconds;
-        let (charges, declined) = tokio::try_join!(
-            self.counters.total(charges(window)),
-            self.counters.total(declines(None, window))
-        )?;
-        let is_judged = charges >= i64::from(self.limits.breaker_charges_min);
-        let most = charges.saturating_mul(self.limits.breaker_declines_percent.into());
-        if !is_judged || declined.saturating_mul(100) <= most {
-            return Ok(Ok(()));
-        }
-        let probes = Counter { name: "probes", of: None, window_seconds: 60 };
-        let most = self.limits.breaker_probes_per_minute.into();
-        Ok(match self.counters.add(probes, 1, most).await? {
-            Count::Added { .. } => Ok(()),
-            Count::Full { .. } => Err(Refusal::later(STRANGER_LATER)),
-        })
-    }
-
     /// Counts how a charge ended.
     async fn count(&self, ask: &Ask, ending: Ending) -> Result<(), StoreError> {
+        if matches!(ending, Ending::Paid | Ending::NotTried) {
+            self.cleared(ask.asker);
+        }
         let add = |counter| async move { self.counters.add(counter, 1, i64::MAX).await.map(drop) };
         if ending == Ending::Declined {
             for of in both(ask.card.book, ask.payer) {
@@ -130,24 +125,21 @@ impl Gate {
 }
 
 impl Shared {
-    /// Admits the verification of a card.
-    pub(crate) async fn admit_verification(
-        &self,
-        asker: Asker,
-        card: PayerId,
-        payer: PayerId,
-    ) -> Result<(), Refusal> {
-        self.gate.use_card(asker, card, payer).await?;
-        self.gate.turn(Endpoint::SetupIntents, asker).await
-    }
-
     /// Admits a charge. How it ended must be reported.
     pub(crate) async fn admit_charge(&self, ask: &Ask) -> Result<(), Refusal> {
+        self.gate.use_card(ask.asker, ask.card.book, ask.payer).await?;
+        let admitted = self.charge_turn(ask).await;
+        if admitted.is_err() {
+            self.gate.cleared(ask.asker);
+        }
+        admitted
+    }
+
+    async fn charge_turn(&self, ask: &Ask) -> Result<(), Refusal> {
         // This one is among them.
         if !ask.asker.is_known() && self.drivers.len() > self.gate.limits.charges_open_max {
             return Err(Refusal::later(STRANGER_LATER));
         }
-        self.gate.use_card(ask.asker, ask.card.book, ask.payer).await?;
         self.gate.turn(Endpoint::PaymentIntents, ask.asker).await?;
         let admitted = self.within_the_day(ask).await;
         self.gate.answered(ask.asker, admitted)
@@ -195,12 +187,12 @@ fn both(card: PayerId, payer: PayerId) -> impl Iterator<Item = PayerId> {
 }
 
 /// Declines of one card or payer, or of all strangers.
-fn declines(of: Option<PayerId>, window_seconds: u32) -> Counter<'static> {
+pub(super) fn declines(of: Option<PayerId>, window_seconds: u32) -> Counter<'static> {
     Counter { name: "declines", of, window_seconds }
 }
 
 /// Charges of strangers whose outcome is known.
-fn charges(window_seconds: u32) -> Counter<'static> {
+pub(super) fn charges(window_seconds: u32) -> Counter<'static> {
     Counter { name: "charges", of: None, window_seconds }
 }
 

@@ -5,6 +5,7 @@
 //! before Stripe hears of it: by client, by card, for all strangers together, and by endpoint. A
 //! request that is paid from credit comes by none of this.
 
+mod breaker;
 mod cards;
 mod client_ip;
 mod clients;
@@ -23,7 +24,8 @@ use http::request::Parts;
 use tokio::time::Instant;
 
 use crate::refusal::Refusal;
-use clients::Clients;
+use breaker::Newcomers;
+use clients::{Clients, Paces};
 use lanes::Lanes;
 use pace::Pace;
 
@@ -56,10 +58,18 @@ pub struct Admission {
     pub shared_per_minute: u32,
     /// How many they make at once. Default: 300.
     pub shared_burst: u32,
-    /// How many clients are told apart at one time; each takes about 50 bytes. Default: 100,000.
+    /// How often a stranger is declined in an hour before it must wait, in the long run and at
+    /// once; each decline is forgotten after this part of an hour. A PaymentMethod that Stripe does
+    /// not know counts like one. While the breaker is open, one is enough. Counted in each
+    /// process. Default: 5.
+    pub client_declines_per_hour: u32,
+    /// The same for all of those who share [`shared_per_minute`](Admission::shared_per_minute).
+    /// Default: 50.
+    pub shared_declines_per_hour: u32,
+    /// How many clients are told apart at one time; each takes about 100 bytes. Default: 100,000.
     pub clients_max: usize,
     /// How many verifications and charges of one card an hour has. Counted in the ledger's Redis
-    /// if it has one, as are all of the following but the last two. Default: 30.
+    /// if it has one, as are the next four. Default: 30.
     pub card_per_hour: u32,
     /// After how many declines in 24 hours a card is not tried, nor any card beside the
     /// credential of one payer. Default: 5.
@@ -68,11 +78,16 @@ pub struct Admission {
     pub breaker_window_seconds: u32,
     /// How many of them there must be to be judged. Default: 20.
     pub breaker_charges_min: u32,
-    /// Above how many declines among a hundred of them strangers must wait. Default: 50.
+    /// Above how many declines among a hundred of them the breaker is open: whoever was declined
+    /// waits, and newcomers are tried once each. What comes of them, and time, ends it.
+    /// Default: 50.
     pub breaker_declines_percent: u32,
-    /// How many strangers are tried in a minute while they must wait: what comes of them, and
-    /// time, ends it. Default: 3.
-    pub breaker_probes_per_minute: u32,
+    /// How many newcomers are tried in a minute meanwhile, in the long run. Counted in each
+    /// process. Default: 60.
+    pub breaker_newcomers_per_minute: u32,
+    /// How many are tried at once, which is as fast as their half of
+    /// [`stripe_per_second`](Admission::stripe_per_second) allows. Default: 300.
+    pub breaker_newcomers_burst: u32,
     /// How many charges may be under way in this process before strangers must wait: while Stripe
     /// does not answer, they only become more. Default: 200.
     pub charges_open_max: usize,
@@ -89,13 +104,16 @@ impl Default for Admission {
             client_burst: 30,
             shared_per_minute: 100,
             shared_burst: 300,
+            client_declines_per_hour: 5,
+            shared_declines_per_hour: 50,
             clients_max: 100_000,
             card_per_hour: 30,
             card_declines_per_day: 5,
             breaker_window_seconds: 600,
             breaker_charges_min: 20,
             breaker_declines_percent: 50,
-            breaker_probes_per_minute: 3,
+            breaker_newcomers_per_minute: 60,
+            breaker_newcomers_burst: 300,
             charges_open_max: 200,
             stripe_per_second: 20,
         }
@@ -112,6 +130,8 @@ impl Admission {
             client_burst: u32::MAX,
             shared_per_minute: u32::MAX,
             shared_burst: u32::MAX,
+            client_declines_per_hour: u32::MAX,
+            shared_declines_per_hour: u32::MAX,
             card_per_hour: u32::MAX,
             card_declines_per_day: u32::MAX,
             breaker_declines_percent: 100,
@@ -129,6 +149,8 @@ pub(crate) enum Asker {
     Payer(PayerId),
     /// Anybody else, by address.
     Stranger(Option<IpAddr>),
+    /// A stranger at its one try while the breaker is open.
+    Newcomer(Option<IpAddr>),
 }
 
 impl Asker {
@@ -151,6 +173,7 @@ pub(crate) struct Gate {
     client_ip: ClientIp,
     strangers: Clients<IpAddr>,
     payers: Clients<PayerId>,
+    newcomers: Newcomers,
     lanes: Lanes,
     counters: Counters,
 }
@@ -163,13 +186,22 @@ impl Gate {
         clock: Arc<dyn Clock>,
     ) -> Gate {
         let now = Instant::now();
-        let minute = Duration::from_secs(60);
-        let each = Pace::new(limits.client_per_minute, minute, limits.client_burst);
-        let others = Pace::new(limits.shared_per_minute, minute, limits.shared_burst);
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3_600));
+        let paces = |per_minute, burst, per_hour| Paces {
+            attempts: Pace::new(per_minute, minute, burst),
+            declines: Pace::new(per_hour, hour, per_hour),
+        };
+        let each =
+            paces(limits.client_per_minute, limits.client_burst, limits.client_declines_per_hour);
+        let others =
+            paces(limits.shared_per_minute, limits.shared_burst, limits.shared_declines_per_hour);
+        let (in_a_minute, at_once) =
+            (limits.breaker_newcomers_per_minute, limits.breaker_newcomers_burst);
         Gate {
             client_ip,
             strangers: Clients::new(each, others, limits.clients_max, now),
             payers: Clients::new(each, others, limits.clients_max, now),
+            newcomers: Newcomers::new(Pace::new(in_a_minute, minute, at_once), now),
             lanes: Lanes::new(limits.stripe_per_second, now),
             counters: ledger.counters(clock),
             limits,
@@ -181,12 +213,6 @@ impl Gate {
         Asker::Stranger(self.client_ip.of(parts))
     }
 
-    /// Admits the look-up of a PaymentMethod.
-    pub(crate) async fn look_up(&self, asker: Asker) -> Result<(), Refusal> {
-        self.attempt(asker)?;
-        self.turn(Endpoint::PaymentMethods, asker).await
-    }
-
     /// Waits for a turn at Stripe.
     pub(crate) async fn turn(&self, endpoint: Endpoint, asker: Asker) -> Result<(), Refusal> {
         self.lanes.turn(endpoint, asker.is_known()).await.map_err(Refusal::later)
@@ -196,7 +222,9 @@ impl Gate {
         let now = Instant::now();
         let counted = match asker {
             Asker::Payer(payer) => self.payers.attempt(Some(payer), now),
-            Asker::Stranger(address) => self.strangers.attempt(address, now),
+            Asker::Stranger(address) | Asker::Newcomer(address) => {
+                self.strangers.attempt(address, now)
+            }
         };
         counted.map_err(Refusal::later)
     }

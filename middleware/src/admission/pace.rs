@@ -1,4 +1,5 @@
-//! A pace: so many at once, and then one in every interval.
+//! A pace: so many at once, and then one in every interval. The crate `governor` paces as well, but
+//! it can neither cap the number of clients exactly nor hand out turns ahead of time.
 
 use std::time::Duration;
 
@@ -36,6 +37,12 @@ impl Pace {
         }
         *due = (*due).max(now) + self.interval;
         Ok(wait)
+    }
+
+    /// Takes a start back that was taken in vain.
+    pub(crate) fn give_back(&self, due: &mut Instant) {
+        // Without an earlier instant there is nothing to give back.
+        *due = due.checked_sub(self.interval).unwrap_or(*due);
     }
 }
 

@@ -1,23 +1,24 @@
 //! Whoever steals cards learns little here about which of them are alive, and keeps nobody who
 //! pays from Stripe.
 
+mod attack;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use farebox_middleware::{Admission, Builder, ClientIp, ManualClock, Payments, Timestamp, usd};
 use farebox_protocol::ErrorCode::{
-    AuthenticationRequired, CardDeclined, LedgerUnavailable, RateLimited,
+    AuthenticationRequired, CardDeclined, InvalidPayment, LedgerUnavailable, RateLimited,
 };
-use farebox_protocol::Payment;
+use farebox_protocol::{ErrorCode, Payment};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use crate::redis_load::cluster_url;
 use crate::support::{
     Answer, Bank, Cluster, Fault, Gate, Persistence, Provider, Redis, Setup, by_card,
-    by_credential, card, dead_card, eventually, number, whole_machine,
+    by_credential, card, dead_card, eventually, whole_machine,
 };
 
 /// A provider behind one proxy.
@@ -43,6 +44,12 @@ impl Provider {
 
     async fn joke_from(&self, address: &str, payment: &Payment) -> Answer {
         self.from(address, "/api/joke", payment).await
+    }
+
+    /// What a client that shows a card is told; `None`: it is served.
+    async fn code(&self, bank: &Bank, address: &str, number: String) -> Option<ErrorCode> {
+        let payment = by_card(&bank.method(&number).await);
+        self.joke_from(address, &payment).await.code()
     }
 }
 
@@ -218,8 +225,8 @@ async fn shared(name: &str, ledger: &str) {
 
     // One has the declines, and strangers wait at the other as well.
     for n in 0..6 {
-        let payment = by_card(&bank.method(&dead_card(10 + n)).await);
-        let answer = both[0].joke_from(&of_one_client(20), &payment).await;
+        let payment = by_card(&bank.method(&dead_card(10 + u32::try_from(n).unwrap())).await);
+        let answer = both[0].joke_from(&of_one_client(20 + n), &payment).await;
         assert_eq!(answer.code(), Some(CardDeclined), "{name} {n}: {answer:?}");
     }
     let mut answers = BTreeMap::new();
@@ -234,10 +241,11 @@ async fn shared(name: &str, ledger: &str) {
         let report = both[1].from("10.1.1.1", "/api/big", &known).await;
         assert!(report.is_served(), "{name}: {report:?}");
     }
-    let probes = bank.charge_calls() - charges - 6 - 10;
-    println!("{name}: {probes} of 10 strangers were tried while the others waited");
-    assert_eq!(probes, 3);
+    let tried = bank.charge_calls() - charges - 6 - 10;
+    assert_eq!(tried, 1, "{name}: a client is tried once while the breaker is open");
     assert_eq!(answers.into_values().collect::<Vec<_>>(), [BTreeSet::from([0, 1])]);
+    let newcomer = by_card(&bank.method(&card(50)).await);
+    assert!(both[1].joke_from(&of_one_client(40), &newcomer).await.is_served(), "{name}");
 }
 
 #[tokio::test]
@@ -278,34 +286,207 @@ async fn without_counters_strangers_wait_and_known_payers_go_on() {
     assert!(provider.joke_from("10.1.1.1", &by_credential(&first.credential())).await.is_served());
 }
 
+/// A provider whose breaker the dead cards of so many clients have opened.
+async fn under_attack(bank: &Bank, limits: Admission, clients: usize) -> Provider {
+    let limits = Admission { breaker_charges_min: u32::try_from(clients).unwrap(), ..limits };
+    let provider = provider(bank, "memory:", limits, |set| set).await;
+    for n in 0..clients {
+        let code = provider.code(bank, &of_one_client(n), dead_card(number_of(n))).await;
+        assert_eq!(code, Some(CardDeclined), "{n}");
+    }
+    provider
+}
+
+fn number_of(n: usize) -> u32 {
+    u32::try_from(n).unwrap()
+}
+
 #[tokio::test]
-async fn when_the_dead_cards_are_over_newcomers_are_served() {
+async fn while_cards_are_tested_whoever_was_declined_waits_and_newcomers_are_served() {
     let (bank, clock) = (Bank::open().await, ManualClock::default());
     let minute = |n: i64| clock.set(Timestamp::from_millis(1_790_000_000_000 + n * 60_000));
     minute(0);
-    let limits = Admission { client_burst: 100, ..Admission::default() };
+    let limits = Admission { breaker_newcomers_burst: 6, ..Admission::default() };
     let provider = provider(&bank, "memory:", limits, |set| set.clock(Arc::new(clock.clone())));
     let provider = provider.await;
-    let code = async |number: String| {
-        let payment = by_card(&bank.method(&number).await);
-        provider.joke_from("10.1.1.1", &payment).await.code()
-    };
+    let code =
+        async |client: usize, number| provider.code(&bank, &of_one_client(client), number).await;
     for n in 0..20 {
-        assert_eq!(code(dead_card(n)).await, Some(CardDeclined), "{n}");
+        assert_eq!(code(n, dead_card(number_of(n))).await, Some(CardDeclined), "{n}");
     }
-    // A few are tried, and then nobody is.
-    let tried = [code(card(1)).await, code(dead_card(21)).await, code(card(2)).await];
-    assert_eq!(tried, [None, Some(CardDeclined), None]);
-    assert_eq!(
-        (code(card(3)).await, code(dead_card(22)).await),
-        (Some(RateLimited), Some(RateLimited))
-    );
-    minute(2);
-    assert_eq!(code(card(4)).await, None, "a few more");
+    let calls = (bank.look_ups(), bank.charge_calls());
+    for n in 0..20 {
+        for number in [card(1), dead_card(30)] {
+            assert_eq!(code(n, number).await, Some(RateLimited), "{n}");
+        }
+    }
+    assert_eq!((bank.look_ups(), bank.charge_calls()), calls, "Stripe is not asked for suspects");
+    // So many newcomers are tried, and then they wait as well.
+    for n in 100..106 {
+        assert_eq!(code(n, card(number_of(n))).await, None, "{n}");
+    }
+    assert_eq!(code(106, card(106)).await, Some(RateLimited));
     minute(12);
-    for n in 10..20 {
-        assert_eq!(code(card(n)).await, None, "{n}");
+    for n in 0..20 {
+        assert_eq!(code(n, card(200 + number_of(n))).await, None, "{n}");
     }
+}
+
+#[tokio::test]
+async fn whoever_tries_many_cards_at_once_has_one_try() {
+    let bank = Bank::open().await;
+    let provider = under_attack(&bank, Admission::default(), 5).await;
+    let charges = bank.charge_calls();
+    let tries = (100..120).map(|n| provider.code(&bank, "10.1.1.1", dead_card(n)));
+    let codes = join_all(tries).await;
+    let count = |code| codes.iter().filter(|other| **other == Some(code)).count();
+    assert_eq!((count(CardDeclined), count(RateLimited)), (1, 19));
+    assert_eq!(bank.charge_calls() - charges, 1);
+    // A card that pays leaves nothing behind.
+    for n in 100..103 {
+        assert_eq!(provider.code(&bank, "10.1.1.2", card(n)).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_declined_too_often_waits_and_one_decline_is_forgotten_in_time() {
+    let bank = Bank::open().await;
+    let provider = provider(&bank, "memory:", Admission::default(), |set| set).await;
+    for n in 0..5 {
+        assert_eq!(provider.code(&bank, "10.1.1.1", dead_card(n)).await, Some(CardDeclined));
+    }
+    for number in [dead_card(5), card(5)] {
+        assert_eq!(provider.code(&bank, "10.1.1.1", number).await, Some(RateLimited));
+    }
+    assert_eq!(provider.code(&bank, "10.1.1.2", card(6)).await, None, "others do not");
+
+    // Twelve in a minute.
+    let bank = Bank::open().await;
+    let limits = Admission { client_declines_per_hour: 720, ..Admission::default() };
+    let provider = under_attack(&bank, limits, 5).await;
+    let last = of_one_client(4);
+    assert_eq!(provider.code(&bank, &last, dead_card(11)).await, Some(RateLimited));
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(provider.code(&bank, &last, dead_card(11)).await, Some(CardDeclined));
+    assert_eq!(provider.code(&bank, &last, dead_card(11)).await, Some(RateLimited));
+}
+
+#[tokio::test]
+async fn ids_that_stripe_does_not_know_count_like_declined_cards() {
+    let bank = Bank::open().await;
+    let invented = |n: u32| by_card(&format!("pm_invented{n}"));
+    let calm = provider(&bank, "memory:", Admission::default(), |set| set).await;
+    for n in 0..10 {
+        let answer = calm.joke_from("10.1.1.1", &invented(n)).await;
+        let code = if n < 5 { InvalidPayment } else { RateLimited };
+        assert_eq!(answer.code(), Some(code), "{n}");
+    }
+    let busy = under_attack(&bank, Admission::default(), 5).await;
+    let look_ups = bank.look_ups();
+    for n in 0..10 {
+        let answer = busy.joke_from("10.1.1.1", &invented(n)).await;
+        let code = if n == 0 { InvalidPayment } else { RateLimited };
+        assert_eq!(answer.code(), Some(code), "{n}");
+    }
+    assert_eq!(bank.look_ups() - look_ups, 1);
+}
+
+#[tokio::test]
+async fn who_is_looked_up_and_not_charged_had_its_try_and_a_known_card_is_not_tried() {
+    let bank = Bank::open().await;
+    let provider = under_attack(&bank, Admission::default(), 5).await;
+    let first = by_card(&bank.method(&card(1)).await);
+    let served = provider.joke_from("10.1.1.1", &first).await;
+    for _ in 0..3 {
+        assert!(provider.joke_from("10.1.1.1", &first).await.is_served());
+    }
+    let top_up_id = served.receipt().top_up_id;
+    assert!(top_up_id.is_some());
+    let other = Payment { top_up_id, ..by_card(&bank.method(&card(2)).await) };
+    for code in [InvalidPayment, RateLimited] {
+        assert_eq!(provider.joke_from("10.1.1.2", &other).await.code(), Some(code));
+    }
+    // Nor is a card that was tried too often a way to have more look-ups.
+    for n in 20..25 {
+        let code = provider.code(&bank, &of_one_client(n), dead_card(9)).await;
+        assert_eq!(code, Some(CardDeclined));
+    }
+    let look_ups = bank.look_ups();
+    for _ in 0..3 {
+        let code = provider.code(&bank, "10.1.1.3", dead_card(9)).await;
+        assert_eq!(code, Some(RateLimited));
+    }
+    assert_eq!(bank.look_ups() - look_ups, 1);
+}
+
+#[tokio::test]
+async fn a_decline_is_remembered_of_a_client_that_hung_up() {
+    let bank = Bank::open().await;
+    let gate = Gate::open(&bank).await;
+    let builder = Payments::builder(bank.stripe_at(&gate.url)).ledger("memory:").secret(&[7; 32]);
+    let builder = builder.client_ip(ClientIp::Forwarded { hops: 1 });
+    let limits = Admission { breaker_charges_min: 4, ..Admission::default() };
+    let payments = builder.admission(limits).open().await.unwrap();
+    let provider = Arc::new(Provider::of(payments, tempfile::tempdir().unwrap()).await);
+    for n in 0..4 {
+        provider.code(&bank, &of_one_client(n), dead_card(number_of(n))).await;
+    }
+    gate.set(Fault::HoldAnswer);
+    let payment = by_card(&bank.method(&dead_card(9)).await);
+    let (hangs_up, sent) = (provider.clone(), gate.charge_keys().len());
+    let request = tokio::spawn(async move { hangs_up.joke_from("10.1.1.1", &payment).await });
+    let under_way = async || gate.charge_keys().len();
+    eventually(Duration::from_secs(5), under_way, |count| *count == sent + 1).await;
+    request.abort();
+    gate.set(Fault::None);
+    let calls = (bank.look_ups(), bank.charge_calls());
+    for _ in 0..10 {
+        assert_eq!(provider.code(&bank, "10.1.1.1", card(2)).await, Some(RateLimited));
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((bank.look_ups(), bank.charge_calls()), calls);
+    assert_eq!(provider.code(&bank, "10.1.1.2", card(2)).await, None);
+}
+
+#[tokio::test]
+async fn five_thousand_addresses_are_held_to_what_newcomers_have_together() {
+    let _machine = whole_machine().await;
+    let bank = Bank::open().await;
+    let limits = Admission {
+        breaker_newcomers_burst: 20,
+        stripe_per_second: 1_000,
+        clients_max: 2_000,
+        ..Admission::default()
+    };
+    let provider = under_attack(&bank, limits.clone(), 10).await;
+    let mut dead = Vec::new();
+    for n in 100..300 {
+        dead.push(by_card(&bank.method(&dead_card(n)).await));
+    }
+    let (look_ups, charges) = (bank.look_ups(), bank.charge_calls());
+    let started = Instant::now();
+    let mut codes = BTreeMap::new();
+    for first in (0..5_000).step_by(20) {
+        let tries = (first..first + 20).map(async |n| {
+            let address = format!("100.64.{}.{}", n / 250, n % 250);
+            provider.joke_from(&address, &dead[n % dead.len()]).await.status
+        });
+        for status in join_all(tries).await {
+            *codes.entry(status).or_insert(0) += 1;
+        }
+    }
+    let elapsed = started.elapsed();
+    let (look_ups, charges) = (bank.look_ups() - look_ups, bank.charge_calls() - charges);
+    println!("5,000 addresses in {elapsed:?}: {codes:?}, {look_ups} look-ups, {charges} charges");
+    let most = usize::try_from(limits.breaker_newcomers_burst).unwrap()
+        + newcomers_within(&limits, elapsed);
+    assert!((20..=most).contains(&look_ups) && charges <= look_ups, "{most} are allowed");
+}
+
+/// How many newcomers are tried in so long a time in the long run.
+fn newcomers_within(limits: &Admission, elapsed: Duration) -> usize {
+    let in_millis = u128::from(limits.breaker_newcomers_per_minute) * elapsed.as_millis();
+    usize::try_from(in_millis / 60_000).unwrap() + 1
 }
 
 #[tokio::test]
@@ -337,196 +518,4 @@ async fn while_stripe_is_silent_strangers_wait_and_known_payers_are_driven() {
         assert!(answer.as_ref().unwrap().is_served(), "{answer:?}");
     }
     assert!(provider.joke(&by_card(&bank.method(&card(9)).await)).await.is_served());
-}
-
-const ADDRESSES: usize = 200;
-const KNOWN: usize = 20;
-const NEWCOMERS: usize = 10;
-/// Of so many stolen cards, one is alive.
-const ALIVE: usize = 10;
-
-/// What somebody with stolen cards was told.
-#[derive(Debug, Default)]
-struct Told {
-    attempts: usize,
-    served: usize,
-    /// Every refusal, as it was seen, and how often of a dead card and of one that is alive.
-    refused: BTreeMap<String, [usize; 2]>,
-    /// The same by status.
-    by_status: BTreeMap<u16, usize>,
-}
-
-impl Told {
-    fn and(mut self, other: Told) -> Told {
-        self.attempts += other.attempts;
-        self.served += other.served;
-        for (answer, [dead, alive]) in other.refused {
-            let counts = self.refused.entry(answer).or_default();
-            *counts = [counts[0] + dead, counts[1] + alive];
-        }
-        for (status, count) in other.by_status {
-            *self.by_status.entry(status).or_default() += count;
-        }
-        self
-    }
-}
-
-/// Tries every card until it is told something, thrice, until there is no more time.
-async fn attack(
-    provider: Arc<Provider>,
-    address: String,
-    cards: Vec<(bool, String)>,
-    stop: Arc<AtomicBool>,
-) -> Told {
-    let mut told = Told::default();
-    for (is_alive, method) in cards {
-        for _ in 0..3 {
-            if stop.load(Ordering::Relaxed) {
-                return told;
-            }
-            let answer = provider.joke_from(&address, &by_card(&method)).await;
-            told.attempts += 1;
-            *told.by_status.entry(answer.status).or_default() += 1;
-            if answer.is_served() {
-                told.served += 1;
-                break;
-            }
-            told.refused.entry(seen(&answer)).or_default()[usize::from(is_alive)] += 1;
-            if answer.status != 429 {
-                break;
-            }
-            sleep(Duration::from_millis(200)).await;
-        }
-    }
-    told
-}
-
-/// Spends, and tops up every five seconds; how often it was served, of how many times.
-async fn honest(
-    provider: Arc<Provider>,
-    payment: Payment,
-    address: String,
-    stop: Arc<AtomicBool>,
-) -> [usize; 2] {
-    let from_credit = Payment { payment_method_id: None, ..payment.clone() };
-    let mut counts = [0, 0];
-    for second in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let answer = match second % 5 {
-            0 => provider.from(&address, "/api/big", &payment).await,
-            _ => provider.joke_from(&address, &from_credit).await,
-        };
-        counts = [counts[0] + usize::from(answer.is_served()), counts[1] + 1];
-        sleep(Duration::from_secs(1)).await;
-    }
-    counts
-}
-
-/// Comes back as it is told, until it is served.
-async fn newcomer(
-    provider: Arc<Provider>,
-    bank: Arc<Bank>,
-    n: usize,
-    stop: Arc<AtomicBool>,
-) -> bool {
-    let method = bank.method(&card(900_000 + u32::try_from(n).unwrap())).await;
-    sleep(Duration::from_millis(1_500) * u32::try_from(n).unwrap()).await;
-    while !stop.load(Ordering::Relaxed) {
-        let answer = provider.joke_from(&format!("203.0.113.{n}"), &by_card(&method)).await;
-        if answer.is_served() {
-            return true;
-        }
-        assert_eq!(answer.status, 429, "{answer:?}");
-        sleep(Duration::from_secs(2)).await;
-    }
-    false
-}
-
-/// The cards of each address.
-async fn steal(bank: &Bank, count: usize) -> Vec<Vec<(bool, String)>> {
-    let each = count.div_ceil(ADDRESSES);
-    let mut stolen = Vec::new();
-    for address in 0..ADDRESSES {
-        let methods = (address * each..(address + 1) * each).map(|n| async move {
-            let is_alive = n % ALIVE == ALIVE / 2;
-            let number = u32::try_from(n).unwrap();
-            let number = if is_alive { card(100_000 + number) } else { dead_card(number) };
-            (is_alive, bank.method(&number).await)
-        });
-        stolen.push(join_all(methods).await);
-    }
-    stolen
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_addresses_that_test_cards_learn_little_and_stop_nobody_who_pays() {
-    let _machine = whole_machine().await;
-    let cards = usize::try_from(number("FAREBOX_CARDS", 2_000)).unwrap();
-    let lasts = Duration::from_millis(u64::try_from(cards).unwrap() * 10);
-    let bank = Arc::new(Bank::slow(Duration::from_millis(50)).await);
-    let limits = Admission::default();
-    let provider = Arc::new(provider(&bank, "memory:", limits.clone(), |set| set).await);
-    let mut known = Vec::new();
-    for n in 0..KNOWN {
-        let method = bank.method(&card(u32::try_from(n).unwrap())).await;
-        let address = format!("192.0.2.{n}");
-        let first = provider.joke_from(&address, &by_card(&method)).await;
-        let client_id = first.credential().parse().ok();
-        known.push((address, Payment { client_id, ..by_card(&method) }));
-    }
-    let stolen = steal(&bank, cards).await;
-    let before = (bank.look_ups(), bank.charge_calls(), bank.calls("POST", "/v1/customers"));
-
-    let (started, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
-    let attackers = stolen.into_iter().enumerate().map(|(n, cards)| {
-        tokio::spawn(attack(provider.clone(), of_one_client(n), cards, stop.clone()))
-    });
-    let attackers: Vec<_> = attackers.collect();
-    let payers = known.into_iter().map(|(address, payment)| {
-        tokio::spawn(honest(provider.clone(), payment, address, stop.clone()))
-    });
-    let payers: Vec<_> = payers.collect();
-    let newcomers = (0..NEWCOMERS)
-        .map(|n| tokio::spawn(newcomer(provider.clone(), bank.clone(), n, stop.clone())));
-    let newcomers: Vec<_> = newcomers.collect();
-    sleep(lasts).await;
-    stop.store(true, Ordering::Relaxed);
-    let told = join_all(attackers).await.into_iter().map(Result::unwrap);
-    let told = told.fold(Told::default(), Told::and);
-    let payers: Vec<[usize; 2]> = join_all(payers).await.into_iter().map(Result::unwrap).collect();
-    let newcomers = join_all(newcomers).await.into_iter().filter(|n| *n.as_ref().unwrap()).count();
-
-    let seconds = usize::try_from(started.elapsed().as_secs()).unwrap() + 1;
-    let look_ups = bank.look_ups() - before.0;
-    let charges = bank.charge_calls() - before.1;
-    let customers = bank.calls("POST", "/v1/customers") - before.2;
-    let [served, asked] = payers.iter().fold([0, 0], |[a, b], [c, d]| [a + c, b + d]);
-    let declined = told.by_status.get(&402).copied().unwrap_or_default();
-    let learned = told.served + declined;
-    println!(
-        "{cards} cards, {ALIVE} in a hundred alive, from {ADDRESSES} addresses for {seconds} s: {} \
-         attempts, {:?}; {learned} cards told apart. Stripe: {look_ups} look-ups, {charges} charges, \
-         {customers} customers. Known payers: {served} of {asked} served. Newcomers: {newcomers} of \
-         {NEWCOMERS}",
-        told.attempts, told.by_status,
-    );
-    // Both lanes, and their bursts, and those that wait when it ends.
-    let rate = usize::try_from(limits.stripe_per_second).unwrap();
-    for (endpoint, calls) in
-        [("look-ups", look_ups), ("charges", charges), ("customers", customers)]
-    {
-        let budget = rate * (seconds + 2) + 4;
-        assert!(calls <= budget, "{calls} {endpoint}, and the budget is {budget}");
-    }
-    // Until the breaker knows enough, with those that were under way, and then a few in a minute.
-    let probes = usize::try_from(limits.breaker_probes_per_minute).unwrap() * (1 + seconds / 60);
-    let budget = usize::try_from(limits.breaker_charges_min).unwrap() + rate + probes;
-    assert!(learned <= budget, "{learned} cards told apart, and the budget is {budget}");
-    assert!(told.attempts >= cards / 2 && declined > 0, "there was no attack: {told:?}");
-    assert_eq!(told.refused.len(), 2, "one answer to declines, and one to attempts: {told:#?}");
-    let waits = told.refused.iter().find(|(answer, _)| answer.starts_with("429"));
-    assert!(waits.is_some_and(|(_, [dead, alive])| *dead > 0 && *alive > 0), "{told:#?}");
-    assert!(served * 100 >= asked * 99 && asked > KNOWN, "{served} of {asked}");
 }

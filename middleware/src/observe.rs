@@ -116,8 +116,10 @@ impl Shared {
                     // What was booked is read once more: Stripe may have changed it meanwhile.
                 }
                 (Verdict::Agrees, _) => {
-                    self.freeze_for(id.payer, &standing.disputes, false).await?;
-                    return Ok(Some(first));
+                    // A freeze too: the dispute may have ended since it was read.
+                    if !self.freeze_for(id.payer, &standing.disputes, false).await? {
+                        return Ok(Some(first));
+                    }
                 }
                 (Verdict::Unbooked { worth }, _) => {
                     // A payer that has no book here is another ledger's.
@@ -174,48 +176,49 @@ impl Shared {
     }
 
     /// A dispute freezes its payer while it is open, and from then on if it is lost: the provider
-    /// decides about whoever took money back. `new`: whether what disputes took is news.
+    /// decides about whoever took money back. `new`: whether what disputes took is news. Whether
+    /// anything changed.
     async fn freeze_for(
         &self,
         payer: PayerId,
         disputes: &[Dispute],
         new: bool,
-    ) -> Result<(), ObserveError> {
+    ) -> Result<bool, ObserveError> {
+        let mut changed = false;
         for dispute in disputes {
             let Some(reason) = reason(&dispute.id) else { continue };
-            match dispute.state {
+            changed |= match dispute.state {
                 DisputeState::Open => self.freeze(payer, reason).await?,
                 DisputeState::Lost if new => self.freeze(payer, reason).await?,
-                DisputeState::Lost => {} // the provider may have decided meanwhile
+                DisputeState::Lost => false, // the provider may have decided meanwhile
                 DisputeState::Won => self.unfreeze(payer, reason).await?,
-            }
+            };
         }
-        Ok(())
+        Ok(changed)
     }
 
-    /// Freezes a payer for one more reason. It is durable before this answers.
+    /// Freezes a payer for one more reason, durably, unless it is frozen for it or for as many as
+    /// a book holds. Whether that changed anything.
     pub(crate) async fn freeze(
         &self,
         payer: PayerId,
         reason: FreezeReason,
-    ) -> Result<(), ObserveError> {
-        if !self.ledger.load(&payer).await?.frozen.contains(&reason) {
-            tracing::warn!(%payer, %reason, "a payer is frozen");
-            self.ledger.apply(&payer, &Command::Freeze { reason }).await?;
+    ) -> Result<bool, ObserveError> {
+        if self.ledger.load(&payer).await?.frozen.contains(&reason) {
+            return Ok(false);
         }
-        Ok(())
+        tracing::warn!(%payer, %reason, "a payer is frozen");
+        let applied = self.ledger.apply(&payer, &Command::Freeze { reason }).await?;
+        Ok(applied.outcome == Outcome::Frozen)
     }
 
-    pub(crate) async fn unfreeze(
-        &self,
-        payer: PayerId,
-        reason: FreezeReason,
-    ) -> Result<(), ObserveError> {
-        if self.ledger.load(&payer).await?.frozen.contains(&reason) {
-            tracing::info!(%payer, %reason, "a payer is not frozen for this any more");
-            self.ledger.apply(&payer, &Command::Unfreeze { reason }).await?;
+    async fn unfreeze(&self, payer: PayerId, reason: FreezeReason) -> Result<bool, ObserveError> {
+        if !self.ledger.load(&payer).await?.frozen.contains(&reason) {
+            return Ok(false);
         }
-        Ok(())
+        tracing::info!(%payer, %reason, "a payer is not frozen for this any more");
+        self.ledger.apply(&payer, &Command::Unfreeze { reason }).await?;
+        Ok(true)
     }
 
     /// A card paid, and the ledger has no place for the money: the payer is frozen until it was
@@ -230,8 +233,8 @@ impl Shared {
             tracing::error!(top_up = %id, intent, "a card paid what the ledger does not know");
         }
         match reason(&format!("unbooked_{intent}")) {
-            Some(reason) if worth > Micros::ZERO => self.freeze(id.payer, reason).await,
-            Some(reason) => self.unfreeze(id.payer, reason).await,
+            Some(reason) if worth > Micros::ZERO => self.freeze(id.payer, reason).await.map(drop),
+            Some(reason) => self.unfreeze(id.payer, reason).await.map(drop),
             None => Ok(()),
         }
     }

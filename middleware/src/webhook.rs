@@ -266,7 +266,7 @@ impl Shared {
             return Ok(());
         }
         match observe::reason(&warning.id) {
-            Some(reason) => self.freeze(id.payer, reason).await,
+            Some(reason) => self.freeze(id.payer, reason).await.map(drop),
             None => Ok(()),
         }
     }

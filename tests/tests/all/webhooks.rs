@@ -232,6 +232,33 @@ async fn a_dispute_freezes_its_payer_and_takes_what_stripe_took() {
     assert!(provider.joke(&by_credential(&credential)).await.is_served());
 }
 
+/// A dispute is read while it is open, and booked after it was won and everybody knows that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_reading_of_a_dispute_does_not_freeze_its_payer_for_good() {
+    let bank = Bank::open().await;
+    let provider = hearing(&bank).await;
+    let webhook = provider.payments.webhook().unwrap();
+    let sandbox = bank.sandbox();
+    let (_, payer, intent) = pay(&bank, &provider, 1).await;
+    let inquiry = sandbox.inquire(&intent).unwrap();
+    let opened = sandbox.events().pop().unwrap();
+    assert_eq!(opened.kind, "charge.dispute.created");
+    sandbox.inject(Fault::at("GET", "/v1/disputes", FaultKind::Latency { millis: 500 }));
+    let late = deliver(&webhook, sandbox, &opened.id);
+    let (late, ()) = tokio::join!(late, async {
+        let read = async || sandbox.faults_hit();
+        eventually(Duration::from_secs(5), read, |hit| *hit == 1).await;
+        sandbox.close_inquiry(&inquiry).unwrap();
+        let closed = sandbox.events().pop().unwrap();
+        assert_eq!(closed.kind, "charge.dispute.closed");
+        assert_eq!(deliver(&webhook, sandbox, &closed.id).await, 200);
+    });
+    assert_eq!(late, 200);
+    let frozen = async || sums(&provider.payments.head(&payer).await).4;
+    tokio::time::sleep(Duration::from_millis(700)).await; // the late one may still be at it
+    eventually(Duration::from_secs(5), frozen, |frozen| *frozen == 0).await;
+}
+
 #[tokio::test]
 async fn without_webhooks_everything_is_found_only_later() {
     let bank = Bank::open().await;

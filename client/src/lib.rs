@@ -57,6 +57,7 @@ pub mod receipt;
 mod answer;
 mod books;
 mod call;
+mod file;
 mod middleware;
 mod origin;
 mod redirect;

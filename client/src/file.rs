@@ -1,0 +1,337 @@
+//! A small JSON file that tasks and processes share.
+//!
+//! A change takes the lock, reads what is there, decides, and replaces the file: written beside
+//! it, synced, renamed over it, and the folder synced. It is durable when [`SharedFile::update`]
+//! returns, a crash leaves the old or the new content, and a process that dies frees the lock.
+//! An error leaves the old content, or, when only the last sync failed, perhaps the new one; the
+//! next access reads which.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StateError;
+
+const FILE_BYTES_MAX: u64 = 256 * 1_024 * 1_024;
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_micros(500);
+/// How long a process leaves the lock alone after it had it. Longer than [`POLL`], so that a busy
+/// process does not starve another one.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A value of type `T` in a file, or in memory alone. The file is `{"schema": .., ..T}`; `T`
+/// must serialize the same value to the same bytes, so its maps are ordered.
+pub(crate) struct SharedFile<T> {
+    place: Option<Place>,
+    /// Whoever reads or changes the file has the turn of its process.
+    turn: Mutex<Turn>,
+    /// The content as this process last saw it.
+    known: Mutex<Arc<T>>,
+}
+
+struct Place {
+    path: PathBuf,
+    schema: u32,
+}
+
+#[derive(Default)]
+struct Turn {
+    /// The file that `known` was read from or written to; `None` when there was none.
+    seen: Option<Seen>,
+    released: Option<Instant>,
+}
+
+struct Seen {
+    stamp: Stamp,
+    /// While it is open, its inode is not given to another file.
+    _file: File,
+    /// `known`, serialized.
+    json: Vec<u8>,
+}
+
+/// What tells a file from the one that was seen. `None` where the system has nothing that does:
+/// there it is read at every access.
+type Stamp = Option<(u64, u64, i64, i64, u64)>;
+
+impl<T> SharedFile<T>
+where
+    T: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    /// A value that only this process knows.
+    pub(crate) fn in_memory() -> SharedFile<T> {
+        SharedFile { place: None, turn: Mutex::default(), known: Mutex::default() }
+    }
+
+    /// The value in the file at `path`, the default if there is no file.
+    pub(crate) fn open(path: &Path, schema: u32) -> Result<SharedFile<T>, StateError> {
+        let path = resolved(path).map_err(|source| failed(path, source))?;
+        let place = Place { path, schema };
+        place.lock_file().map_err(|source| failed(&place.path, source))?;
+        let file = SharedFile { place: Some(place), ..SharedFile::in_memory() };
+        file.read()?;
+        Ok(file)
+    }
+
+    /// The content as this process last saw it, without I/O.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        let known = Arc::clone(&lock(&self.known));
+        look(&known)
+    }
+
+    /// The content as it is. Blocks.
+    pub(crate) fn read(&self) -> Result<T, StateError> {
+        let mut turn = lock(&self.turn);
+        if let Some(place) = &self.place {
+            self.refresh(place, &mut turn)?;
+        }
+        Ok(self.with(T::clone))
+    }
+
+    /// Changes the content in one step, which no task and no process can come between. Blocks,
+    /// at most ten seconds for another process.
+    pub(crate) fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, StateError> {
+        let mut turn = lock(&self.turn);
+        let Some(place) = &self.place else {
+            let mut content = self.with(T::clone);
+            let result = change(&mut content);
+            *lock(&self.known) = Arc::new(content);
+            return Ok(result);
+        };
+        if let Some(released) = turn.released {
+            sleep(PAUSE.saturating_sub(released.elapsed()));
+        }
+        let locked = place.lock()?;
+        let result = self.change(place, &mut turn, change);
+        drop(locked);
+        turn.released = Some(Instant::now());
+        result
+    }
+
+    /// The same from a task. It goes on to the end when its future is dropped.
+    pub(crate) async fn update_async<R: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<R, StateError> {
+        if self.place.is_none() {
+            return self.update(change);
+        }
+        let file = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || file.update(change)).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(StateError::Interrupted),
+            },
+        }
+    }
+
+    fn change<R>(
+        &self,
+        place: &Place,
+        turn: &mut Turn,
+        change: impl FnOnce(&mut T) -> R,
+    ) -> Result<R, StateError> {
+        self.refresh(place, turn)?;
+        let mut content = self.with(T::clone);
+        let before = match &turn.seen {
+            Some(seen) => &seen.json,
+            None => &place.encode(&content)?,
+        };
+        let result = change(&mut content);
+        let json = place.encode(&content)?;
+        if json != *before {
+            let file = place.replace(&json).map_err(|source| failed(&place.path, source))?;
+            let stamp = file.metadata().ok().and_then(|metadata| stamp(&metadata));
+            turn.seen = Some(Seen { stamp, _file: file, json });
+            *lock(&self.known) = Arc::new(content);
+        }
+        Ok(result)
+    }
+
+    /// Reads the file again unless it is the one that was last seen.
+    fn refresh(&self, place: &Place, turn: &mut Turn) -> Result<(), StateError> {
+        let failed = |source| failed(&place.path, source);
+        match fs::metadata(&place.path) {
+            // A running agent does not forget what it spent because a file was removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && turn.seen.is_none() => {
+                return Ok(());
+            }
+            Err(error) => return Err(failed(error)),
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(StateError::Malformed(place.path.clone()));
+            }
+            Ok(metadata) => {
+                let there = stamp(&metadata);
+                if there.is_some() && turn.seen.as_ref().is_some_and(|seen| seen.stamp == there) {
+                    return Ok(());
+                }
+            }
+        }
+        let file = File::open(&place.path).map_err(failed)?;
+        let stamp = stamp(&file.metadata().map_err(failed)?);
+        let mut json = Vec::new();
+        (&file).take(FILE_BYTES_MAX + 1).read_to_end(&mut json).map_err(failed)?;
+        let content: T = place.decode(&json)?;
+        turn.seen = Some(Seen { stamp, _file: file, json: place.encode(&content)? });
+        *lock(&self.known) = Arc::new(content);
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+fn stamp(of: &fs::Metadata) -> Stamp {
+    use std::os::unix::fs::MetadataExt as _;
+    Some((of.dev(), of.ino(), of.mtime(), of.mtime_nsec(), of.len()))
+}
+
+#[cfg(not(unix))]
+fn stamp(_: &fs::Metadata) -> Stamp {
+    None
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored<T> {
+    schema: u32,
+    #[serde(flatten)]
+    content: T,
+}
+
+impl Place {
+    fn encode<T: Serialize>(&self, content: &T) -> Result<Vec<u8>, StateError> {
+        let json = serde_json::to_vec(&Stored { schema: self.schema, content });
+        let json = json.map_err(|error| failed(&self.path, error.into()))?;
+        if json.len() as u64 > FILE_BYTES_MAX {
+            return Err(failed(&self.path, io::ErrorKind::FileTooLarge.into()));
+        }
+        Ok(json)
+    }
+
+    fn decode<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T, StateError> {
+        if json.len() as u64 <= FILE_BYTES_MAX
+            && let Ok(Stored { schema, content }) = serde_json::from_slice(json)
+            && schema == self.schema
+        {
+            return Ok(content);
+        }
+        Err(StateError::Malformed(self.path.clone()))
+    }
+
+    /// The lock is a file of its own, because the other one is replaced at every change.
+    fn lock_file(&self) -> io::Result<File> {
+        private().create(true).truncate(false).open(beside(&self.path, ".lock"))
+    }
+
+    fn lock(&self) -> Result<Locked, StateError> {
+        let failed = |source| failed(&self.path, source);
+        let started = Instant::now();
+        loop {
+            let file = self.lock_file().map_err(failed)?;
+            match file.try_lock() {
+                Ok(()) if self.is_lock(&file) => return Ok(Locked(file)),
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            }
+            if started.elapsed() > LOCK_WAIT {
+                return Err(StateError::Locked(self.path.clone()));
+            }
+            sleep(POLL);
+        }
+    }
+
+    /// Whether `file` still is the lock: somebody may have removed it between opening and locking.
+    #[cfg(unix)]
+    fn is_lock(&self, file: &File) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let Ok(there) = fs::metadata(beside(&self.path, ".lock")) else { return false };
+        file.metadata().is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
+    }
+
+    /// An open file cannot be removed.
+    #[cfg(not(unix))]
+    fn is_lock(&self, _: &File) -> bool {
+        true
+    }
+
+    fn replace(&self, json: &[u8]) -> io::Result<File> {
+        let temporary = beside(&self.path, ".tmp");
+        let file = write_new(&temporary, json);
+        let file = file.and_then(|file| fs::rename(&temporary, &self.path).map(|()| file));
+        if file.is_err() {
+            // What was written may have filled the disk.
+            let _ = fs::remove_file(&temporary);
+        }
+        let file = file?;
+        // The rename itself is durable once the directory is.
+        #[cfg(unix)]
+        if let Some(directory) = self.path.parent() {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(file)
+    }
+}
+
+/// The lock, held until this is dropped. A child process that was just forked may have the file
+/// open for a moment longer, so closing it would not be enough.
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // It is unlocked at the latest when it is closed.
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed(path: &Path, source: io::Error) -> StateError {
+    StateError::Io { path: path.to_owned(), source }
+}
+
+/// One file has one path, so that it has one lock, whatever links lead to it.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match fs::canonicalize(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(error);
+            };
+            Ok(fs::canonicalize(folder)?.join(name))
+        }
+        real => real,
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    // What a crash left behind may have other permissions.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = private().create_new(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// A file that only its owner can read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}

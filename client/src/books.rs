@@ -1,23 +1,35 @@
-//! What an agent remembers: its usage of the card, and per origin a credential, prices, the
-//! publishable key and a payment whose outcome is not known.
+//! What an agent knows: per origin the credential, the publishable key, the last prices and the
+//! payment whose outcome is open; and which named calls were paid, and which a human approved.
 //!
-//! Everything here is bounded, and nothing here is card data.
+//! Everything here is bounded, and nothing here is card data. What was taken from the card is
+//! counted elsewhere, in the [budget](crate::budget), which other agents may share.
 
 use std::collections::BTreeMap;
 
-use farebox_policy::{Hold, Usage};
+use farebox_policy::Hold;
 use farebox_protocol::{ClientId, Currency, Micros, Money, Offer, PaymentMethodId, TopUpId, Units};
 use serde::{Deserialize, Serialize};
 
+use crate::approval::{ApprovalId, Question};
+use crate::budget::HoldId;
+use crate::call::CallName;
 use crate::origin::Origin;
 
 const ORIGINS_MAX: usize = 1_024;
 const ROUTES_MAX: usize = 256;
+/// Named calls whose payment is remembered.
+const CALLS_MAX: usize = 4_096;
+/// Questions to a human that are remembered.
+const QUESTIONS_MAX: usize = 256;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Books {
-    pub(crate) usage: Usage,
     origins: BTreeMap<String, Known>,
+    /// Named calls that a card was offered for, with when that was in `uses`.
+    #[serde(default)]
+    calls: BTreeMap<CallName, u64>,
+    #[serde(default)]
+    questions: BTreeMap<ApprovalId, Asked>,
     /// Counts uses, so that the least recently used is forgotten first.
     uses: u64,
 }
@@ -34,8 +46,18 @@ pub(crate) struct Known {
     /// `maxAmount` and charges a repeated payment once. A v1 server does none of these.
     #[serde(default)]
     pub(crate) extended: bool,
+    /// The bounds of a top-up, as the last offer said.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) bounds: Option<Bounds>,
+    /// A hold that is being made or given back. No payment was sent under it, or the server took
+    /// nothing: whoever has the origin's turn next releases it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) held: Option<HoldId>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) unresolved: Option<Unresolved>,
+    /// Payments by card that were written down here.
+    #[serde(default)]
+    pub(crate) payments: u64,
     #[serde(default)]
     prices: BTreeMap<String, Price>,
     #[serde(default)]
@@ -45,6 +67,7 @@ pub(crate) struct Known {
 /// A payment that was or is about to be sent and whose outcome is not known.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Unresolved {
+    pub(crate) id: HoldId,
     pub(crate) payment_method: PaymentMethodId,
     pub(crate) hold: Hold,
     /// What the hold still pays for: its amount less the prices that it was sent for. Beyond it, a
@@ -58,13 +81,33 @@ pub(crate) struct Unresolved {
     pub(crate) asked_again: bool,
 }
 
+/// The smallest and the largest top-up that a server takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bounds {
+    pub(crate) min: Units,
+    pub(crate) max: Option<Units>,
+    pub(crate) currency: Currency,
+}
+
+/// A question to a human, and whether the answer was yes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) question: Question,
+    #[serde(default)]
+    pub(crate) approved: bool,
+    used: u64,
+}
+
 /// What is known before one request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Glimpse {
     pub(crate) credential: Option<ClientId>,
     pub(crate) publishable_key: Option<String>,
     pub(crate) extended: bool,
+    pub(crate) bounds: Option<Bounds>,
+    pub(crate) held: Option<HoldId>,
     pub(crate) unresolved: Option<Unresolved>,
+    pub(crate) payments: u64,
     /// The last price of the route.
     pub(crate) price: Option<Money>,
 }
@@ -85,63 +128,131 @@ impl Books {
             credential: known.credential.clone(),
             publishable_key: known.publishable_key.clone(),
             extended: known.extended,
+            bounds: known.bounds.clone(),
+            held: known.held,
             unresolved: known.unresolved.clone(),
+            payments: known.payments,
             price: price.map(|price| Money::new(price.amount.micros(), price.currency)),
         }
     }
 
+    /// The record of `origin`, if it has one.
+    pub(crate) fn known(&mut self, origin: &Origin) -> Option<&mut Known> {
+        self.origins.get_mut(origin.key())
+    }
+
+    /// All records, by origin.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Known)> {
+        self.origins.iter().map(|(origin, known)| (origin.as_str(), known))
+    }
+
     /// The record of `origin`, made if need be. `None` when every record that could make room
-    /// for it has an unresolved payment.
+    /// for it has an open payment.
     pub(crate) fn entry(&mut self, origin: &Origin) -> Option<&mut Known> {
         if !self.origins.contains_key(origin.key()) && self.origins.len() >= ORIGINS_MAX {
-            let forgettable = self.origins.iter().filter(|(_, known)| known.unresolved.is_none());
+            let forgettable = self.origins.iter().filter(|(_, known)| !known.is_open());
             // Records without credit go first.
             let least =
                 forgettable.min_by_key(|(_, known)| (known.credential.is_some(), known.used));
             let key = least.map(|(key, _)| key.clone())?;
             self.origins.remove(&key);
         }
-        self.uses = self.uses.saturating_add(1);
+        let used = self.tick();
         let known = self.origins.entry(origin.key().to_owned()).or_default();
-        known.used = self.uses;
+        known.used = used;
         Some(known)
     }
 
-    /// Remembers what an offer says of its route and its server; true if that is news.
-    pub(crate) fn learn(&mut self, origin: &Origin, route: &str, offer: &Offer) -> bool {
-        let Some(known) = self.entry(origin) else { return false };
+    /// Whether an offer says something new of its route or its server.
+    pub(crate) fn is_news(&self, origin: &Origin, route: &str, offer: &Offer) -> bool {
+        let Some(known) = self.origins.get(origin.key()) else { return true };
+        let price = known.prices.get(route).map(|price| (price.amount, price.currency));
+        price != Some((offer.amount, offer.currency))
+            || known.bounds.as_ref() != Some(&Bounds::of(offer))
+            || !known.extended && offer.max_top_up.is_some()
+    }
+
+    /// Remembers what an offer says of its route and its server.
+    pub(crate) fn learn(&mut self, origin: &Origin, route: &str, offer: &Offer) {
+        let Some(known) = self.entry(origin) else { return };
         known.extended |= offer.max_top_up.is_some();
+        known.bounds = Some(Bounds::of(offer));
         let (used, amount, currency) = (known.used, offer.amount, offer.currency);
-        let old = known.prices.insert(route.to_owned(), Price { amount, currency, used });
+        known.prices.insert(route.to_owned(), Price { amount, currency, used });
         if known.prices.len() > ROUTES_MAX {
             let oldest = known.prices.iter().min_by_key(|(_, price)| price.used);
             if let Some(route) = oldest.map(|(route, _)| route.clone()) {
                 known.prices.remove(&route);
             }
         }
-        old.is_none_or(|old| (old.amount, old.currency) != (amount, currency))
     }
 
-    /// Ends the unresolved payment of `origin`.
-    pub(crate) fn resolve(&mut self, origin: &Origin) -> Option<Unresolved> {
-        self.origins.get_mut(origin.key())?.unresolved.take()
+    /// Whether a card was offered for the call of this name.
+    pub(crate) fn was_paid(&self, call: &CallName) -> bool {
+        self.calls.contains_key(call)
     }
 
-    /// Takes back a hold whose money did not leave the card.
-    pub(crate) fn release(&mut self, hold: &Hold) {
-        self.usage = self.usage.release(hold);
+    /// Remembers that a card is offered for the call of this name.
+    pub(crate) fn set_paid(&mut self, call: CallName) {
+        let used = self.tick();
+        self.calls.insert(call, used);
+        forget_oldest(&mut self.calls, CALLS_MAX, |used| *used);
     }
 
-    /// Forgets the publishable key of `origin`.
-    pub(crate) fn forget_key(&mut self, origin: &Origin) {
-        if let Some(known) = self.origins.get_mut(origin.key()) {
-            known.publishable_key = None;
+    /// The card that was offered for this call was not taken.
+    pub(crate) fn unset_paid(&mut self, call: &CallName) {
+        self.calls.remove(call);
+    }
+
+    /// A question that was asked before.
+    pub(crate) fn asked(&self, id: &ApprovalId) -> Option<&Asked> {
+        self.questions.get(id)
+    }
+
+    /// Remembers a question, or that it was answered with yes.
+    pub(crate) fn ask(&mut self, question: &Question, approved: bool) {
+        let used = self.tick();
+        let asked = Asked { question: question.clone(), approved, used };
+        self.questions.insert(question.id, asked);
+        forget_oldest(&mut self.questions, QUESTIONS_MAX, |asked| asked.used);
+    }
+
+    /// Forgets a question that was answered with no, or whose yes was used.
+    pub(crate) fn unask(&mut self, id: &ApprovalId) {
+        self.questions.remove(id);
+    }
+
+    /// Forgets an origin: its credential and with it the credit there. `None` while a payment is
+    /// open.
+    pub(crate) fn forget(&mut self, origin: &Origin) -> Option<bool> {
+        match self.origins.get(origin.key()) {
+            Some(known) if known.is_open() => None,
+            Some(_) => Some(self.origins.remove(origin.key()).is_some()),
+            None => Some(false),
         }
     }
 
-    /// Ends the unresolved payment of `origin`, whose money counts as spent.
-    pub(crate) fn write_off(&mut self, origin: &Origin) -> Option<Money> {
-        self.resolve(origin).map(|unresolved| unresolved.hold.amount())
+    fn tick(&mut self) -> u64 {
+        self.uses = self.uses.saturating_add(1);
+        self.uses
+    }
+}
+
+fn forget_oldest<K: Ord + Clone, V>(
+    map: &mut BTreeMap<K, V>,
+    most: usize,
+    used: impl Fn(&V) -> u64,
+) {
+    while map.len() > most {
+        let oldest = map.iter().min_by_key(|(_, value)| used(value));
+        let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
+        map.remove(&key);
+    }
+}
+
+impl Bounds {
+    fn of(offer: &Offer) -> Bounds {
+        Bounds { min: offer.min_top_up, max: offer.max_top_up, currency: offer.currency }
     }
 }
 
@@ -156,6 +267,11 @@ impl Unresolved {
 }
 
 impl Known {
+    /// Whether money may be on its way.
+    fn is_open(&self) -> bool {
+        self.unresolved.is_some() || self.held.is_some()
+    }
+
     /// A route whose last price is wrong.
     pub(crate) fn forget_price(&mut self, route: &str) {
         self.prices.remove(route);
@@ -176,6 +292,7 @@ mod tests {
 
     fn unresolved() -> Unresolved {
         Unresolved {
+            id: HoldId::random().unwrap(),
             payment_method: "pm_1".parse().unwrap(),
             hold: Request::new("host", 443, usd!("0")).top_up(usd!("5")).hold(0).unwrap(),
             covers: usd!("5").micros(),
@@ -189,7 +306,10 @@ mod tests {
         let offer = PaymentRequired::stripe("/", usd!("0.01"), usd!("5"), "pk_test_1").accepts;
         let mut books = Books::default();
         for n in 0..=ROUTES_MAX {
-            assert!(books.learn(&origin(0), &format!("GET /{n}"), &offer[0]));
+            let route = format!("GET /{n}");
+            assert!(books.is_news(&origin(0), &route, &offer[0]));
+            books.learn(&origin(0), &route, &offer[0]);
+            assert!(!books.is_news(&origin(0), &route, &offer[0]));
         }
         assert_eq!(books.glimpse(&origin(0), "GET /0").price, None);
         assert_eq!(books.glimpse(&origin(0), "GET /1").price, Some(usd!("0.01")));

@@ -1,29 +1,59 @@
-//! One logical call: what survives when an outer layer sends the same request again.
+//! One logical call: what survives when an outer layer sends the same request again, and, for a
+//! call that its caller named, when another process does.
 //!
 //! It lives in the request's extensions, which such layers hand to every attempt.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farebox_protocol::ErrorCode;
 use http::{Extensions, HeaderValue};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
+use crate::approval::ApprovalId;
 use crate::error::PaymentError;
+use crate::receipt::PaymentKey;
 
+/// What a [`PaymentKey`] is kept as: its hash, so that a caller's words are in no file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct CallName(String);
+
+impl CallName {
+    fn of(key: &PaymentKey) -> CallName {
+        CallName(hex(&Sha256::digest(format!("farebox call\n{}", key.as_str()))))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Call {
+    name: Option<CallName>,
+    progress: Arc<Mutex<Progress>>,
+}
+
+/// What is shared by the attempts of a call.
 #[derive(Clone, Default)]
-pub(crate) struct Call(Arc<Mutex<Progress>>);
+struct Attempts(Arc<Mutex<Progress>>);
 
 #[derive(Default)]
 struct Progress {
     key: Option<HeaderValue>,
     paid: bool,
     ended: Option<Ended>,
+    /// Questions to a human that this call asked, and what each was about.
+    questions: Vec<([u8; 32], ApprovalId)>,
 }
 
 /// How the payment of a call ended without an answer for the caller. It stays so.
 #[derive(Clone, Copy)]
 pub(crate) enum Ended {
     PaidButRefused,
+    AlreadyCharged,
     Declined(ErrorCode),
 }
 
@@ -31,6 +61,7 @@ impl From<Ended> for PaymentError {
     fn from(ended: Ended) -> PaymentError {
         match ended {
             Ended::PaidButRefused => PaymentError::PaidButRefused,
+            Ended::AlreadyCharged => PaymentError::AlreadyCharged,
             Ended::Declined(code) => PaymentError::Declined(code),
         }
     }
@@ -39,28 +70,55 @@ impl From<Ended> for PaymentError {
 impl Call {
     /// The call that these extensions belong to; a new one at the first attempt.
     pub(crate) fn of(extensions: &mut Extensions) -> Call {
-        extensions.get_or_insert_with(Call::default).clone()
+        let name = extensions.get().map(CallName::of);
+        let Attempts(progress) = extensions.get_or_insert_with(Attempts::default).clone();
+        Call { name, progress }
     }
 
-    /// The call's `Idempotency-Key`: 128 random bits, the same at every attempt.
+    /// What its caller named it.
+    pub(crate) fn name(&self) -> Option<&CallName> {
+        self.name.as_ref()
+    }
+
+    /// The call's `Idempotency-Key`: made of its name, or 128 random bits; the same at every
+    /// attempt.
     pub(crate) fn key(&self) -> Result<HeaderValue, PaymentError> {
         let mut progress = self.progress();
         if let Some(key) = &progress.key {
             return Ok(key.clone());
         }
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|_| PaymentError::Randomness)?;
-        let mut text = String::with_capacity(32);
-        for byte in random {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
+        let text = match &self.name {
+            Some(CallName(name)) => name[..32].to_owned(),
+            None => hex(&random()?),
+        };
         let key = HeaderValue::from_str(&text).map_err(|_| PaymentError::Randomness)?;
         progress.key = Some(key.clone());
         Ok(key)
     }
 
-    /// Whether a card was offered for this call.
+    /// The question about `fingerprint`: of a named call always the same one.
+    pub(crate) fn question(&self, fingerprint: [u8; 32]) -> Result<ApprovalId, PaymentError> {
+        let mut progress = self.progress();
+        let asked = progress.questions.iter().find(|(about, _)| *about == fingerprint);
+        if let Some((_, id)) = asked {
+            return Ok(*id);
+        }
+        let id = match &self.name {
+            Some(name) => {
+                let of = Sha256::new().chain_update(name.as_str()).chain_update(fingerprint);
+                let digest = of.finalize();
+                let mut id = [0; 16];
+                id.copy_from_slice(&digest[..16]);
+                id
+            }
+            None => random()?,
+        };
+        let id = ApprovalId::from_bytes(id);
+        progress.questions.push((fingerprint, id));
+        Ok(id)
+    }
+
+    /// Whether a card was offered for this call, by an attempt of this process.
     pub(crate) fn paid(&self) -> bool {
         self.progress().paid
     }
@@ -80,6 +138,27 @@ impl Call {
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn random() -> Result<[u8; 16], PaymentError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| PaymentError::Randomness)?;
+    Ok(random)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }

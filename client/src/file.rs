@@ -113,7 +113,16 @@ where
         result
     }
 
-    /// The same from a task. It goes on to the end when its future is dropped.
+    /// Changes the content in memory only, until it is read again or written with the next
+    /// change.
+    pub(crate) fn change_in_memory(&self, change: impl FnOnce(&mut T)) {
+        let _turn = lock(&self.turn);
+        let mut content = self.with(T::clone);
+        change(&mut content);
+        *lock(&self.known) = Arc::new(content);
+    }
+
+    /// The same as [`SharedFile::update`] from a task. It goes on to the end when its future is dropped.
     pub(crate) async fn update_async<R: Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut T) -> R + Send + 'static,
@@ -278,7 +287,18 @@ impl Place {
 
 /// The lock, held until this is dropped. A child process that was just forked may have the file
 /// open for a moment longer, so closing it would not be enough.
-struct Locked(File);
+pub(crate) struct Locked(File);
+
+impl Locked {
+    /// Locks `file`, unless somebody has locked it.
+    pub(crate) fn try_new(file: File) -> io::Result<Option<Locked>> {
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Locked(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
 
 impl Drop for Locked {
     fn drop(&mut self) {
@@ -321,14 +341,14 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
 /// A file that only its owner can read.
-fn private() -> OpenOptions {
+pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true);
     #[cfg(unix)]

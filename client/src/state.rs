@@ -1,39 +1,59 @@
-//! The books of one agent, in memory and in a file, and the turns of its origins.
-//!
-//! A write goes to a temporary file, is synced and then renamed over the old one: a crash leaves
-//! either the old or the new books. A payment is sent only after its entry was written.
+//! What an agent knows, in memory or in a file that several processes share, and the turns of its
+//! origins.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use farebox_protocol::ErrorCode;
-use serde::{Deserialize, Serialize};
+use farebox_protocol::{ErrorCode, Money};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::OwnedMutexGuard;
+use tracing::warn;
 
-use crate::books::Books;
+use crate::books::{Books, Glimpse};
 use crate::error::StateError;
+use crate::file::{Locked, SharedFile, beside, private};
 use crate::origin::Origin;
 
-const SCHEMA: u32 = 1;
-const FILE_BYTES_MAX: u64 = 256 * 1_024 * 1_024;
+const SCHEMA: u32 = 2;
 const GATES_MAX: usize = 1_024;
+/// How often a process looks whether another one is done paying an origin.
+const TURN_POLL: Duration = Duration::from_millis(20);
 
 /// What an agent knows, shared by all its clients.
 pub(crate) struct State {
-    books: Mutex<Books>,
-    file: Option<Mutex<StateFile>>,
+    books: Arc<SharedFile<Books>>,
+    /// Where the locks of origins are; `None` without a file.
+    turns: Option<PathBuf>,
     gates: Mutex<HashMap<String, Arc<Gate>>>,
 }
 
-/// Lets one payment at a time go to an origin.
+/// Lets one payment at a time go to an origin, and tells the others what became of it.
 #[derive(Default)]
 pub(crate) struct Gate {
-    pub(crate) turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     sent: AtomicU64,
-    last: Mutex<Option<ErrorCode>>,
+    last: Mutex<Last>,
+}
+
+/// What the last answers of an origin said, to this process.
+#[derive(Clone, Copy, Debug, Default)]
+struct Last {
+    refused: Option<ErrorCode>,
+    remaining: Option<Money>,
+    /// A top-up ahead of need did not come about at this time.
+    unwanted_at: Option<i64>,
+}
+
+/// The right to pay an origin: of this task in its process, and of its process among others that
+/// use the same state.
+pub(crate) struct Turn {
+    _here: OwnedMutexGuard<()>,
+    _among_processes: Option<Locked>,
 }
 
 impl Gate {
@@ -43,37 +63,57 @@ impl Gate {
     }
 
     pub(crate) fn set_sent(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.last().refused = None;
         self.sent.fetch_add(1, Ordering::AcqRel);
     }
 
     /// How the last payment was refused, if it was.
     pub(crate) fn refused(&self) -> Option<ErrorCode> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last().refused
     }
 
     pub(crate) fn set_refused(&self, code: ErrorCode) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+        self.last().refused = Some(code);
+    }
+
+    /// What could be spent there after the last answer; returns what it was before.
+    pub(crate) fn set_remaining(&self, remaining: Money) -> Option<Money> {
+        self.last().remaining.replace(remaining)
+    }
+
+    pub(crate) fn remaining(&self) -> Option<Money> {
+        self.last().remaining
+    }
+
+    /// When a top-up ahead of need last came to nothing.
+    pub(crate) fn unwanted_at(&self) -> Option<i64> {
+        self.last().unwanted_at
+    }
+
+    pub(crate) fn set_unwanted(&self, now: i64) {
+        self.last().unwanted_at = Some(now);
+    }
+
+    /// Whether somebody of this process is paying.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.turn.try_lock().is_err()
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
     pub(crate) fn in_memory() -> State {
-        State { books: Mutex::default(), file: None, gates: Mutex::default() }
+        State { books: Arc::new(SharedFile::in_memory()), turns: None, gates: Mutex::default() }
     }
 
     pub(crate) fn open(path: &Path) -> Result<State, StateError> {
-        let file = StateFile::open(path)?;
-        let books = file.read()?;
-        Ok(State {
-            books: Mutex::new(books),
-            file: Some(Mutex::new(file)),
-            gates: Mutex::default(),
-        })
-    }
-
-    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        let books = Arc::new(SharedFile::open(path, SCHEMA)?);
+        let turns = beside(path, ".turns");
+        make_private_folder(&turns).map_err(|source| io_error(&turns, source))?;
+        Ok(State { books, turns: Some(turns), gates: Mutex::default() })
     }
 
     pub(crate) fn gate(&self, origin: &Origin) -> Arc<Gate> {
@@ -84,106 +124,102 @@ impl State {
         Arc::clone(gates.entry(origin.key().to_owned()).or_default())
     }
 
-    /// Writes the books to the file, if there is one; they are durable when this returns.
-    pub(crate) async fn save(self: &Arc<Self>) -> Result<(), StateError> {
-        if self.file.is_none() {
+    /// Waits for the right to pay `origin`. A process that dies gives it back.
+    pub(crate) async fn turn(&self, origin: &Origin, gate: &Gate) -> Result<Turn, StateError> {
+        let here = Arc::clone(&gate.turn).lock_owned().await;
+        let among_processes = match &self.turns {
+            None => None,
+            Some(turns) => Some(lock_file(&turn_file(turns, origin)).await?),
+        };
+        Ok(Turn { _here: here, _among_processes: among_processes })
+    }
+
+    /// The same, if nobody is paying.
+    pub(crate) fn try_turn(&self, origin: &Origin, gate: &Gate) -> Option<Turn> {
+        let here = Arc::clone(&gate.turn).try_lock_owned().ok()?;
+        let among_processes = match &self.turns {
+            None => None,
+            Some(turns) => Some(try_lock_file(&turn_file(turns, origin)).ok()??),
+        };
+        Some(Turn { _here: here, _among_processes: among_processes })
+    }
+
+    /// What is known of a route of `origin`, as this process last saw it.
+    pub(crate) fn glimpse(&self, origin: &Origin, route: &str) -> Glimpse {
+        self.books.with(|books| books.glimpse(origin, route))
+    }
+
+    /// Looks into the books as this process last saw them.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&Books) -> R) -> R {
+        self.books.with(look)
+    }
+
+    /// Reads what other processes wrote.
+    pub(crate) async fn refresh(&self) -> Result<(), StateError> {
+        if self.turns.is_none() {
             return Ok(());
         }
-        let state = Arc::clone(self);
-        let written = tokio::task::spawn_blocking(move || state.write()).await;
-        written.unwrap_or(Err(StateError::Interrupted))
+        let books = Arc::clone(&self.books);
+        let read = tokio::task::spawn_blocking(move || books.read().map(drop)).await;
+        read.unwrap_or(Err(StateError::Interrupted))
     }
 
-    /// The same, on this thread.
-    pub(crate) fn write(&self) -> Result<(), StateError> {
-        let Some(file) = &self.file else { return Ok(()) };
-        // The file before the books: a later write never carries earlier books.
-        let file = file.lock().unwrap_or_else(PoisonError::into_inner);
-        let json = serde_json::to_vec(&Stored { schema: SCHEMA, books: &*self.books() });
-        let json = json.map_err(|error| file.failed(error.into()))?;
-        file.replace(&json).map_err(|error| file.failed(error))
+    /// Changes the books; the change is durable when this returns. It goes on to the end when its
+    /// future is dropped, and changes nothing when it fails.
+    pub(crate) async fn update<R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Books) -> R + Send + 'static,
+    ) -> Result<R, StateError> {
+        self.books.update_async(change).await
+    }
+
+    /// The same on this thread.
+    pub(crate) fn update_now<R>(
+        &self,
+        change: impl FnOnce(&mut Books) -> R,
+    ) -> Result<R, StateError> {
+        self.books.update(change)
+    }
+
+    /// Keeps what an answer said. The money is where it is: if the file cannot be written, the
+    /// change stays in memory, and is told to the log.
+    pub(crate) async fn keep(&self, change: impl Fn(&mut Books) + Clone + Send + 'static) {
+        if let Err(error) = self.update(change.clone()).await {
+            warn!(%error, "the state was not written");
+            self.books.change_in_memory(change);
+        }
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Stored<B> {
-    schema: u32,
-    #[serde(flatten)]
-    books: B,
+/// One lock per origin. Its name is a hash: an origin may hold what a file's name must not.
+fn turn_file(turns: &Path, origin: &Origin) -> PathBuf {
+    let digest = Sha256::digest(origin.key());
+    let name: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    turns.join(name)
 }
 
-struct StateFile {
-    path: PathBuf,
-    /// Locked as long as it is open.
-    _lock: File,
-}
-
-impl StateFile {
-    fn open(path: &Path) -> Result<StateFile, StateError> {
-        let path = std::path::absolute(path)
-            .map_err(|source| StateError::Io { path: path.to_owned(), source })?;
-        // The lock is a file of its own, because the state file is replaced at every write.
-        let lock = private().create(true).truncate(false).open(beside(&path, ".lock"));
-        let lock = lock.map_err(|source| StateError::Io { path: path.clone(), source })?;
-        match lock.try_lock() {
-            Ok(()) => Ok(StateFile { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StateError::Locked(path)),
-            Err(TryLockError::Error(source)) => Err(StateError::Io { path, source }),
+async fn lock_file(path: &Path) -> Result<Locked, StateError> {
+    loop {
+        match try_lock_file(path) {
+            Ok(Some(locked)) => return Ok(locked),
+            Ok(None) => tokio::time::sleep(TURN_POLL).await,
+            Err(source) => return Err(io_error(path, source)),
         }
-    }
-
-    fn read(&self) -> Result<Books, StateError> {
-        match fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Books::default()),
-            Err(error) => return Err(self.failed(error)),
-            Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-                return Err(StateError::Malformed(self.path.clone()));
-            }
-            Ok(_) => {}
-        }
-        let json = fs::read(&self.path).map_err(|error| self.failed(error))?;
-        let stored: Result<Stored<Books>, _> = serde_json::from_slice(&json);
-        match stored {
-            Ok(Stored { schema: SCHEMA, books }) => Ok(books),
-            _ => Err(StateError::Malformed(self.path.clone())),
-        }
-    }
-
-    fn replace(&self, json: &[u8]) -> io::Result<()> {
-        let temporary = beside(&self.path, ".tmp");
-        // What a crash left behind may have other permissions.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = private().create_new(true).open(&temporary)?;
-        file.write_all(json)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        // The rename itself is durable once the directory is.
-        #[cfg(unix)]
-        if let Some(directory) = self.path.parent() {
-            File::open(directory)?.sync_all()?;
-        }
-        Ok(())
-    }
-
-    fn failed(&self, source: io::Error) -> StateError {
-        StateError::Io { path: self.path.clone(), source }
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+fn try_lock_file(path: &Path) -> io::Result<Option<Locked>> {
+    Locked::try_new(private().create(true).truncate(false).open(path)?)
 }
 
-/// A file that only its owner can read.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true);
+fn make_private_folder(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+fn io_error(path: &Path, source: io::Error) -> StateError {
+    StateError::Io { path: path.to_owned(), source }
 }

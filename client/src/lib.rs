@@ -43,6 +43,7 @@
 //! # Layout
 //!
 //! - [`agent`]: the builder, and the one door to a client
+//! - [`budget`]: what has left the card, shared by tasks, processes and machines
 //! - [`card`]: the card
 //! - [`receipt`]: [`MaxPrice`] and [`Receipt`], the extensions of a request and of its response
 //! - [`error`]: why something was not paid or not served, and who must act
@@ -50,6 +51,7 @@
 //! Requests, responses and errors are those of reqwest and reqwest-middleware.
 
 pub mod agent;
+pub mod budget;
 pub mod card;
 pub mod error;
 pub mod receipt;
@@ -66,6 +68,7 @@ mod tokenizer;
 mod visit;
 
 pub use agent::Agent;
+pub use budget::{Budget, BudgetError};
 pub use card::{Card, CardError};
 pub use error::{Actor, ConfigError, PaymentError, PaymentErrorExt, Reason, StateError};
 pub use farebox_policy::{HostPattern, Policy, Refusal, Rule, Usage};

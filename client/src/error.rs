@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use farebox_policy::Refusal;
 use farebox_protocol::{ErrorCode, Money};
 
+use crate::approval::{ApprovalId, ApproverError};
+
 /// Why a request was not paid for, or not served after it was. [`PaymentError::actor`] says who
 /// must act.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,39 @@ pub enum PaymentError {
     /// A top-up is needed, and the agent has no card.
     #[error("a top-up is needed and the agent has no card")]
     NoCard,
+    /// [`StoredMethods`](crate::StoredMethods) holds nothing for the publishable key of this
+    /// provider; nothing was taken. The owner must store a PaymentMethod there.
+    #[error("no PaymentMethod is stored for the publishable key of {origin}")]
+    NoPaymentMethod {
+        /// Whose key it is: `scheme://host:port`.
+        origin: String,
+    },
+    /// The [`PaymentSource`](crate::PaymentSource) says no, for good; nothing was taken. The
+    /// reason says what its owner must change.
+    #[error("the source of payment refuses: {reason}")]
+    SourceRefused {
+        /// In the source's words.
+        reason: String,
+    },
+    /// The [`PaymentSource`](crate::PaymentSource) has nothing to pay with at the moment: it does
+    /// not answer, or waits for somebody; nothing was taken. Ask again later.
+    #[error("the source of payment is not ready: {reason}")]
+    SourceUnavailable {
+        /// In the source's words.
+        reason: String,
+    },
+    /// The owner, asked because the policy says so, said no; nothing was taken.
+    #[error("the owner was asked and denied the payment")]
+    ApprovalDenied,
+    /// The owner was asked and has not answered yet; nothing was taken. A call with the same
+    /// payment key goes on with the same question.
+    #[error("the owner has not answered yet whether this may be paid: approval {id}")]
+    ApprovalPending {
+        /// What the approver knows the question by.
+        id: ApprovalId,
+        /// Why the question may not have reached the owner.
+        source: Option<ApproverError>,
+    },
     /// The body is a stream that was sent once and cannot be sent again with a payment; nothing
     /// was taken. The program must send the body from memory.
     #[error("the request must be sent again to be paid for, and its body cannot be")]
@@ -139,10 +174,16 @@ impl PaymentError {
             | PaymentError::PublishableKeyRejected
             | PaymentError::PaidButRefused => Actor::Provider,
             PaymentError::Declined(code) => actor_of(*code),
-            PaymentError::TokenizerUnavailable | PaymentError::Unknown => Actor::Nobody,
+            PaymentError::TokenizerUnavailable
+            | PaymentError::SourceUnavailable { .. }
+            | PaymentError::Unknown => Actor::Nobody,
             PaymentError::Refused(_)
             | PaymentError::CardRejected(_)
             | PaymentError::NoCard
+            | PaymentError::NoPaymentMethod { .. }
+            | PaymentError::SourceRefused { .. }
+            | PaymentError::ApprovalDenied
+            | PaymentError::ApprovalPending { .. }
             | PaymentError::State(_)
             | PaymentError::Randomness => Actor::Owner,
         }
@@ -217,6 +258,10 @@ pub enum ConfigError {
     /// The tokenizer's address is neither https nor http on loopback.
     #[error("the tokenizer must be an https address, or http on loopback")]
     Tokenizer,
+    /// The approver's address is neither https nor http on loopback, or has a user, a query or a
+    /// fragment; or its token cannot be sent in a header.
+    #[error("the approver must be an https address, or http on loopback, with a printable token")]
+    Approver,
     /// The address is not a URL with a host.
     #[error("not the URL of a server")]
     Url,

@@ -131,13 +131,13 @@ where
             return self.update(change);
         }
         let file = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || file.update(change)).await {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(StateError::Interrupted),
-            },
-        }
+        blocking(move || file.update(change)).await
+    }
+
+    /// [`SharedFile::read`] from a task.
+    pub(crate) async fn read_async(self: &Arc<Self>) -> Result<T, StateError> {
+        let file = Arc::clone(self);
+        blocking(move || file.read()).await
     }
 
     fn change<R>(
@@ -186,7 +186,10 @@ where
         let stamp = stamp(&file.metadata().map_err(failed)?);
         let mut json = Vec::new();
         (&file).take(FILE_BYTES_MAX + 1).read_to_end(&mut json).map_err(failed)?;
-        let content: T = place.decode(&json)?;
+        let content = match decode::<T>(place.schema, &json) {
+            Some(content) if json.len() as u64 <= FILE_BYTES_MAX => content,
+            _ => return Err(StateError::Malformed(place.path.clone())),
+        };
         turn.seen = Some(Seen { stamp, _file: file, json: place.encode(&content)? });
         *lock(&self.known) = Arc::new(content);
         Ok(())
@@ -211,24 +214,25 @@ struct Stored<T> {
     content: T,
 }
 
+/// The JSON of `content`.
+pub(crate) fn encode<T: Serialize>(schema: u32, content: &T) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&Stored { schema, content })
+}
+
+/// What this JSON holds; `None` if that is something else, or of another schema.
+pub(crate) fn decode<T: DeserializeOwned>(schema: u32, json: &[u8]) -> Option<T> {
+    let stored: Stored<T> = serde_json::from_slice(json).ok()?;
+    (stored.schema == schema).then_some(stored.content)
+}
+
 impl Place {
     fn encode<T: Serialize>(&self, content: &T) -> Result<Vec<u8>, StateError> {
-        let json = serde_json::to_vec(&Stored { schema: self.schema, content });
+        let json = encode(self.schema, content);
         let json = json.map_err(|error| failed(&self.path, error.into()))?;
         if json.len() as u64 > FILE_BYTES_MAX {
             return Err(failed(&self.path, io::ErrorKind::FileTooLarge.into()));
         }
         Ok(json)
-    }
-
-    fn decode<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T, StateError> {
-        if json.len() as u64 <= FILE_BYTES_MAX
-            && let Ok(Stored { schema, content }) = serde_json::from_slice(json)
-            && schema == self.schema
-        {
-            return Ok(content);
-        }
-        Err(StateError::Malformed(self.path.clone()))
     }
 
     /// The lock is a file of its own, because the other one is replaced at every change.
@@ -282,6 +286,18 @@ impl Place {
             File::open(directory)?.sync_all()?;
         }
         Ok(file)
+    }
+}
+
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, StateError> + Send + 'static,
+) -> Result<R, StateError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StateError::Interrupted),
+        },
     }
 }
 

@@ -43,31 +43,42 @@
 //! # Layout
 //!
 //! - [`agent`]: the builder, and the one door to a client
+//! - [`budget`]: what has left the card, shared by tasks, processes and machines
 //! - [`card`]: the card
+//! - [`source`]: other ways to pay, and the trait for one of your own
+//! - [`approval`]: asking the owner, on a terminal or through a service
 //! - [`receipt`]: [`MaxPrice`] and [`Receipt`], the extensions of a request and of its response
 //! - [`error`]: why something was not paid or not served, and who must act
 //!
 //! Requests, responses and errors are those of reqwest and reqwest-middleware.
 
 pub mod agent;
+pub mod approval;
+pub mod budget;
 pub mod card;
 pub mod error;
 pub mod receipt;
+pub mod source;
 
 mod answer;
 mod books;
 mod call;
 mod file;
+mod hold;
 mod middleware;
 mod origin;
 mod redirect;
+mod service;
 mod state;
 mod tokenizer;
 mod visit;
 
 pub use agent::Agent;
+pub use approval::{Answer, ApprovalId, Approver, ApproverError, Question, Terminal, Webhook};
+pub use budget::{Budget, BudgetError};
 pub use card::{Card, CardError};
 pub use error::{Actor, ConfigError, PaymentError, PaymentErrorExt, Reason, StateError};
 pub use farebox_policy::{HostPattern, Policy, Refusal, Rule, Usage};
-pub use farebox_protocol::{Currency, ErrorCode, Micros, Money, TopUpId, usd};
+pub use farebox_protocol::{Currency, ErrorCode, Micros, Money, PaymentMethodId, TopUpId, usd};
 pub use receipt::{MaxPrice, Receipt};
+pub use source::{PaymentSource, StoredMethods, TokenizedCard, TopUp, source_fn};

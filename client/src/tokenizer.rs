@@ -9,13 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use farebox_protocol::PaymentMethodId;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, Url};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::answer;
 use crate::card::Card;
 use crate::error::PaymentError;
+use crate::service;
 
 const PATH: &str = "v1/payment_methods";
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,12 +54,10 @@ impl Tokenizer {
         Url::parse("https://api.stripe.com").expect("a URL")
     }
 
-    /// A client of its own: the caller's may log bodies, follow redirects or share cookies.
+    /// The tokenizer at `base`.
     pub(crate) fn new(base: Url) -> reqwest::Result<Tokenizer> {
-        let builder = Client::builder().redirect(redirect::Policy::none()).timeout(TIMEOUT);
-        // Plain http is for loopback only, and a proxy is not on loopback.
-        let builder = if base.scheme() == "http" { builder.no_proxy() } else { builder };
-        Ok(Tokenizer { base, client: builder.build()? })
+        let client = service::client(&base, TIMEOUT)?;
+        Ok(Tokenizer { base, client })
     }
 
     /// A new PaymentMethod for `card` under `publishable_key`. Nothing is charged.
@@ -70,10 +69,9 @@ impl Tokenizer {
         let mut bearer = HeaderValue::from_str(&format!("Bearer {publishable_key}"))
             .map_err(|_| PaymentError::PublishableKeyRejected)?;
         bearer.set_sensitive(true);
-        let url = format!("{}/{PATH}", self.base.as_str().trim_end_matches('/'));
         let request = self
             .client
-            .post(url)
+            .post(service::below(&self.base, PATH))
             .header(AUTHORIZATION, bearer)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Bytes::from_owner(form(card)));

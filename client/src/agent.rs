@@ -1,4 +1,4 @@
-//! An agent: a policy, a card, and the clients that pay with them.
+//! An agent: a policy, a way to pay, and the clients that pay with them.
 //!
 //! ```
 //! use farebox_client::{Agent, Card, Policy, usd};
@@ -16,66 +16,98 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use farebox_policy::{Policy, Usage};
 use farebox_protocol::Money;
+use futures_util::Stream;
 use reqwest::{Url, redirect};
 use reqwest_middleware::ClientBuilder;
 
+use crate::approval::{Approver, DynApprover};
+use crate::books::Books;
+use crate::budget::{Budget, BudgetError};
 use crate::card::Card;
-use crate::error::{ConfigError, StateError};
+use crate::error::{ConfigError, PaymentError, StateError};
+use crate::event::{Events, Notice};
+use crate::file::beside;
+use crate::hold::Purse;
 use crate::middleware::PaymentMiddleware;
-use crate::origin::{Origin, is_secure};
+use crate::origin::Origin;
 use crate::redirect as redirects;
+use crate::service;
+use crate::source::{DynPaymentSource, PaymentSource, TokenizedCard};
 use crate::state::State;
 use crate::tokenizer::Tokenizer;
 
 /// Unix seconds.
 pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// A policy, a card, and what is remembered between requests. All its clients share one budget.
+/// Called between two steps of a payment.
+#[cfg(feature = "test-util")]
+pub(crate) type Steps = Arc<dyn Fn(&'static str) + Send + Sync>;
+
+/// How long a call waits for its owner's answer, unless the agent says otherwise.
+const APPROVAL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// A policy, a way to pay, and what is remembered between requests. All its clients share one
+/// budget.
 pub struct Agent {
     policy: Arc<Policy>,
     card: Option<Arc<Card>>,
-    state: Arc<State>,
     tokenizer: Url,
-    clock: Clock,
+    source: Option<Arc<dyn DynPaymentSource>>,
+    state: Arc<State>,
+    /// `None`: the one beside the state.
+    budget: Option<Budget>,
+    beside: Budget,
+    approver: Option<Arc<dyn DynApprover>>,
+    approval_timeout: Duration,
+    keep_credit: Option<Money>,
     redirects: Arc<redirect::Policy>,
+    events: Events,
+    clock: Clock,
+    #[cfg(feature = "test-util")]
+    steps: Option<Steps>,
 }
 
 impl Agent {
-    /// An agent that pays under `policy`, without a card and with its state in memory.
+    /// An agent that pays under `policy`, without a card, and with its state and its budget in
+    /// memory.
     pub fn new(policy: Policy) -> Agent {
         Agent {
             policy: Arc::new(policy),
             card: None,
-            state: Arc::new(State::in_memory()),
             tokenizer: Tokenizer::stripe(),
-            clock: Arc::new(system_time),
+            source: None,
+            state: Arc::new(State::in_memory()),
+            budget: None,
+            beside: Budget::in_memory(),
+            approver: None,
+            approval_timeout: APPROVAL_TIMEOUT,
+            keep_credit: None,
             redirects: Arc::new(redirect::Policy::default()),
+            events: Events::new(),
+            clock: Arc::new(system_time),
+            #[cfg(feature = "test-util")]
+            steps: None,
         }
     }
 
-    /// The card that top-ups are taken from. Without one the agent spends credit only.
+    /// The card that top-ups are taken from. Without a card and a [source](Agent::pay_from), the
+    /// agent spends credit only.
     #[must_use]
     pub fn card(mut self, card: Card) -> Agent {
         self.card = Some(Arc::new(card));
         self
     }
 
-    /// Keeps credentials, budgets and payments in flight in a file, so that they survive the
-    /// process. Without it they are in memory, and a new process has a fresh budget.
-    ///
-    /// The file is readable by its owner only, holds no card data, and is locked against other
-    /// processes through `<path>.lock`.
-    ///
-    /// # Errors
-    ///
-    /// [`StateError`] when another agent uses the file, or when it cannot be read.
-    pub fn state(mut self, path: impl AsRef<Path>) -> Result<Agent, StateError> {
-        self.state = Arc::new(State::open(path.as_ref())?);
-        Ok(self)
+    /// Another way to pay, instead of a card.
+    #[must_use]
+    pub fn pay_from(mut self, source: impl PaymentSource) -> Agent {
+        self.source = Some(Arc::new(source));
+        self
     }
 
     /// Stripe's address, for a sandbox; `https://api.stripe.com` otherwise. The card is sent
@@ -85,12 +117,80 @@ impl Agent {
     ///
     /// [`ConfigError::Tokenizer`] for anything but https, or http on loopback.
     pub fn tokenizer(mut self, base: &str) -> Result<Agent, ConfigError> {
-        let base = Url::parse(base).map_err(|_| ConfigError::Tokenizer)?;
-        if !is_secure(&base) || base.cannot_be_a_base() {
-            return Err(ConfigError::Tokenizer);
-        }
-        self.tokenizer = base;
+        self.tokenizer = service::base(base).ok_or(ConfigError::Tokenizer)?;
         Ok(self)
+    }
+
+    /// Keeps credentials, prices and payments in flight in a file, and the budget in
+    /// `PATH.budget`, so that they survive the process. Without it they are in memory, and a new
+    /// process has a fresh budget.
+    ///
+    /// The files are readable by their owner only and hold no card data. Several processes may
+    /// use them at the same time: they share credit and budget, and pay one origin one after the
+    /// other. They must be on a local disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when a file cannot be read or made, or is not of this version.
+    pub fn state(mut self, path: impl AsRef<Path>) -> Result<Agent, StateError> {
+        let path = path.as_ref();
+        self.state = Arc::new(State::open(path)?);
+        self.beside = Budget::file(beside(path, ".budget"))?;
+        Ok(self)
+    }
+
+    /// Counts against this budget: one file for several agents, or Redis for several machines.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Agent {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Who is asked where the policy leaves a payment to its owner. Without one, such payments
+    /// are refused.
+    #[must_use]
+    pub fn approver(mut self, approver: impl Approver) -> Agent {
+        self.approver = Some(Arc::new(approver));
+        self
+    }
+
+    /// How long a call waits for the approver: ten minutes, if nothing is said. Then it ends with
+    /// [`PaymentError::ApprovalPending`].
+    #[must_use]
+    pub fn approval_timeout(mut self, timeout: Duration) -> Agent {
+        self.approval_timeout = timeout;
+        self
+    }
+
+    /// Tops up ahead of need: a request that would leave less credit than this at its server
+    /// brings a payment along, so that later ones do not meet an empty account. It is served from
+    /// credit if the top-up is refused or takes long. Servers of version 1 do not know it.
+    #[must_use]
+    pub fn keep_credit(mut self, mark: Money) -> Agent {
+        self.keep_credit = Some(mark);
+        self
+    }
+
+    /// How requests without a payment follow redirects; reqwest's default otherwise. A request
+    /// that carries a payment follows none.
+    #[must_use]
+    pub fn redirects(mut self, policy: redirect::Policy) -> Agent {
+        self.redirects = Arc::new(policy);
+        self
+    }
+
+    /// Calls `listener` with every event, where it happens: the next step waits for it. A listener
+    /// cannot change what is paid.
+    #[must_use]
+    pub fn on_event(mut self, listener: impl Fn(&Notice) + Send + Sync + 'static) -> Agent {
+        self.events.listen(Arc::new(listener));
+        self
+    }
+
+    /// The events from this moment on, as a stream that ends with the agent and its clients. A
+    /// reader that falls behind by more than 1,024 of them is told how many it missed.
+    pub fn events(&self) -> impl Stream<Item = Notice> + Send + Unpin + use<> {
+        self.events.stream()
     }
 
     /// Where the time comes from, in Unix seconds; it decides which day a top-up belongs to.
@@ -100,11 +200,11 @@ impl Agent {
         self
     }
 
-    /// How requests without a payment follow redirects; reqwest's default otherwise. A request
-    /// that carries a payment follows none.
+    /// Calls `steps` between two steps of a payment by card, with the name of the last one.
+    #[cfg(feature = "test-util")]
     #[must_use]
-    pub fn redirects(mut self, policy: redirect::Policy) -> Agent {
-        self.redirects = Arc::new(policy);
+    pub fn at_each_step(mut self, steps: impl Fn(&'static str) + Send + Sync + 'static) -> Agent {
+        self.steps = Some(Arc::new(steps));
         self
     }
 
@@ -123,34 +223,55 @@ impl Agent {
         let client = builder.build().map_err(ConfigError::Client)?;
         let middleware = PaymentMiddleware {
             policy: Arc::clone(&self.policy),
-            card: self.card.clone(),
-            state: Arc::clone(&self.state),
-            tokenizer: Tokenizer::new(self.tokenizer.clone()).map_err(ConfigError::Client)?,
+            source: self.source()?,
+            purse: self.purse(),
+            approver: self.approver.clone(),
+            approval_timeout: self.approval_timeout,
+            keep_credit: self.keep_credit,
+            events: self.events.clone(),
             clock: Arc::clone(&self.clock),
+            recovered: AtomicBool::new(false),
+            #[cfg(feature = "test-util")]
+            steps: self.steps.clone(),
         };
         Ok(ClientBuilder::new(client).with(middleware))
     }
 
-    /// What was taken from the card, per day, as the policy counts it.
-    pub fn usage(&self) -> Usage {
-        self.state.books().usage.clone()
+    /// What was taken from the card, as the policy counts it.
+    ///
+    /// # Errors
+    ///
+    /// [`BudgetError`] when the budget cannot be read.
+    pub async fn usage(&self) -> Result<Usage, BudgetError> {
+        self.purse().budget.usage().await
     }
 
     /// Counts the unresolved payment at the origin of `url` as spent, so that the origin can be
     /// paid again. The provider cannot do this. Returns the amount, or `None` when every payment
-    /// there is resolved.
+    /// there is resolved, or is being made at this moment.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when `url` is not one, or when the state file cannot be written.
-    pub fn write_off(&self, url: &str) -> Result<Option<Money>, ConfigError> {
-        let url = Url::parse(url).map_err(|_| ConfigError::Url)?;
-        let origin = Origin::of(&url).ok_or(ConfigError::Url)?;
-        let written_off = self.state.books().write_off(&origin);
-        if written_off.is_some() {
-            self.state.write()?;
-        }
-        Ok(written_off)
+    /// [`ConfigError::Url`] when `url` is not one, [`ConfigError::Payment`] when state or budget
+    /// cannot be written.
+    pub async fn write_off(&self, url: &str) -> Result<Option<Money>, ConfigError> {
+        let (purse, origin) = (self.purse(), origin_of(url)?);
+        let Some(_turn) = purse.state.try_turn(&origin, &purse.state.gate(&origin)) else {
+            return Ok(None);
+        };
+        purse.state.refresh().await?;
+        let Some(unresolved) = purse.state.glimpse(&origin, "").unresolved else {
+            return Ok(None);
+        };
+        let closed = purse.budget.close(unresolved.id).await;
+        closed.map_err(|error| ConfigError::Payment(PaymentError::Budget(error)))?;
+        let resolve = move |books: &mut Books| {
+            if let Some(known) = books.known(&origin) {
+                known.unresolved = None;
+            }
+        };
+        purse.state.update(resolve).await?;
+        Ok(Some(unresolved.hold.amount()))
     }
 
     /// Forgets the publishable key that the origin of `url` was first paid under, after its
@@ -160,12 +281,25 @@ impl Agent {
     /// # Errors
     ///
     /// [`ConfigError`] when `url` is not one, or when the state file cannot be written.
-    pub fn forget_key(&self, url: &str) -> Result<(), ConfigError> {
-        let url = Url::parse(url).map_err(|_| ConfigError::Url)?;
-        let origin = Origin::of(&url).ok_or(ConfigError::Url)?;
-        self.state.books().forget_key(&origin);
-        self.state.write()?;
-        Ok(())
+    pub async fn forget_key(&self, url: &str) -> Result<(), ConfigError> {
+        let origin = origin_of(url)?;
+        let forget = move |books: &mut Books| {
+            if let Some(known) = books.known(&origin) {
+                known.publishable_key = None;
+            }
+        };
+        Ok(self.state.update(forget).await?)
+    }
+
+    fn purse(&self) -> Purse {
+        let budget = self.budget.as_ref().unwrap_or(&self.beside);
+        Purse { state: Arc::clone(&self.state), budget: budget.clone() }
+    }
+
+    fn source(&self) -> Result<Option<Arc<dyn DynPaymentSource>>, ConfigError> {
+        let (None, Some(card)) = (&self.source, &self.card) else { return Ok(self.source.clone()) };
+        let tokenizer = Tokenizer::new(self.tokenizer.clone()).map_err(ConfigError::Client)?;
+        Ok(Some(Arc::new(TokenizedCard { card: Arc::clone(card), tokenizer })))
     }
 }
 
@@ -173,6 +307,11 @@ impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Agent").field("policy", &self.policy).finish_non_exhaustive()
     }
+}
+
+fn origin_of(url: &str) -> Result<Origin, ConfigError> {
+    let url = Url::parse(url).map_err(|_| ConfigError::Url)?;
+    Origin::of(&url).ok_or(ConfigError::Url)
 }
 
 fn system_time() -> i64 {

@@ -28,6 +28,8 @@ pub(crate) enum Verdict {
     Refused(ErrorCode, Option<TopUpId>),
     /// The server asks to be paid, and does not say that it took nothing.
     AskedAgain,
+    /// The request of this key was served and charged before.
+    AlreadyCharged,
     /// The charge goes on at the server.
     Pending(Option<TopUpId>),
     /// A success that says nothing about the payment.
@@ -87,6 +89,7 @@ fn judge(
     let asked = status == StatusCode::PAYMENT_REQUIRED;
     match code {
         Some(code) if code.status() != status => Verdict::Unknown,
+        Some(ErrorCode::AlreadyCharged) => Verdict::AlreadyCharged,
         Some(ErrorCode::PaymentPending) => Verdict::Pending(top_up_id),
         Some(code) if took_nothing(code) && !moved => Verdict::Refused(code, top_up_id),
         // What a v1 server says to everything, a charge that it lost included.

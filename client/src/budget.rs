@@ -107,15 +107,18 @@ pub(crate) struct Asked {
     pub(crate) port: u16,
     pub(crate) price: Money,
     pub(crate) top_up: Option<Money>,
+    /// The owner said yes.
+    pub(crate) approved: bool,
 }
 
 impl Asked {
     pub(crate) fn request(&self) -> Request<'_> {
         let request = Request::new(&self.host, self.port, self.price);
-        match self.top_up {
+        let request = match self.top_up {
             Some(amount) => request.top_up(amount),
             None => request,
-        }
+        };
+        if self.approved { request.approved() } else { request }
     }
 }
 
@@ -169,11 +172,11 @@ impl Budget {
 
     /// The same as this process last saw it, without I/O. Good for decisions without a top-up,
     /// which count nothing.
-    pub(crate) fn last_usage(&self) -> Usage {
+    pub(crate) fn with_last_usage<R>(&self, look: impl FnOnce(&Usage) -> R) -> R {
         match &self.0 {
-            Store::File(file) => file.with(|sheet| sheet.usage().clone()),
+            Store::File(file) => file.with(|sheet| look(sheet.usage())),
             #[cfg(feature = "redis")]
-            Store::Redis(shared) => shared.last_usage(),
+            Store::Redis(shared) => look(&shared.last_usage()),
         }
     }
 

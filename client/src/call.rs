@@ -11,7 +11,7 @@ use http::{Extensions, HeaderValue};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::approval::ApprovalId;
+use crate::approval::{ApprovalId, Fingerprint};
 use crate::error::PaymentError;
 use crate::receipt::PaymentKey;
 
@@ -46,7 +46,8 @@ struct Progress {
     paid: bool,
     ended: Option<Ended>,
     /// Questions to a human that this call asked, and what each was about.
-    questions: Vec<([u8; 32], ApprovalId)>,
+    questions: Vec<(Fingerprint, ApprovalId)>,
+    approved: Vec<ApprovalId>,
 }
 
 /// How the payment of a call ended without an answer for the caller. It stays so.
@@ -54,6 +55,7 @@ struct Progress {
 pub(crate) enum Ended {
     PaidButRefused,
     AlreadyCharged,
+    ApprovalDenied,
     Declined(ErrorCode),
 }
 
@@ -62,6 +64,7 @@ impl From<Ended> for PaymentError {
         match ended {
             Ended::PaidButRefused => PaymentError::PaidButRefused,
             Ended::AlreadyCharged => PaymentError::AlreadyCharged,
+            Ended::ApprovalDenied => PaymentError::ApprovalDenied,
             Ended::Declined(code) => PaymentError::Declined(code),
         }
     }
@@ -97,7 +100,7 @@ impl Call {
     }
 
     /// The question about `fingerprint`: of a named call always the same one.
-    pub(crate) fn question(&self, fingerprint: [u8; 32]) -> Result<ApprovalId, PaymentError> {
+    pub(crate) fn question(&self, fingerprint: Fingerprint) -> Result<ApprovalId, PaymentError> {
         let mut progress = self.progress();
         let asked = progress.questions.iter().find(|(about, _)| *about == fingerprint);
         if let Some((_, id)) = asked {
@@ -105,7 +108,7 @@ impl Call {
         }
         let id = match &self.name {
             Some(name) => {
-                let of = Sha256::new().chain_update(name.as_str()).chain_update(fingerprint);
+                let of = Sha256::new().chain_update(name.as_str()).chain_update(fingerprint.to_string());
                 let digest = of.finalize();
                 let mut id = [0; 16];
                 id.copy_from_slice(&digest[..16]);
@@ -116,6 +119,15 @@ impl Call {
         let id = ApprovalId::from_bytes(id);
         progress.questions.push((fingerprint, id));
         Ok(id)
+    }
+
+    /// Whether the owner said yes to this question.
+    pub(crate) fn is_approved(&self, id: ApprovalId) -> bool {
+        self.progress().approved.contains(&id)
+    }
+
+    pub(crate) fn set_approved(&self, id: ApprovalId) {
+        self.progress().approved.push(id);
     }
 
     /// Whether a card was offered for this call, by an attempt of this process.

@@ -12,10 +12,11 @@
 use std::io;
 use std::path::PathBuf;
 
-use farebox_policy::Refusal;
+use farebox_policy::{Escalation, Refusal};
 use farebox_protocol::{ErrorCode, Money};
 
 use crate::approval::{ApprovalId, ApproverError};
+use crate::budget::BudgetError;
 
 /// Why a request was not paid for, or not served after it was. [`PaymentError::actor`] says who
 /// must act.
@@ -49,6 +50,10 @@ pub enum PaymentError {
     /// goes on with the same payment.
     #[error("the outcome of the payment is not known yet; the hold stays")]
     Unknown,
+    /// The server has served and charged this call before, and its answer was lost. Nothing was
+    /// taken again. A program that still needs the answer makes another call.
+    #[error("this call was charged before, and its answer is lost; nothing was taken again")]
+    AlreadyCharged,
     /// A top-up is needed, and the agent has no card.
     #[error("a top-up is needed and the agent has no card")]
     NoCard,
@@ -89,6 +94,9 @@ pub enum PaymentError {
     /// was taken. The program must send the body from memory.
     #[error("the request must be sent again to be paid for, and its body cannot be")]
     BodyNotReplayable,
+    /// The budget could not say whether there is money left, so nothing was sent.
+    #[error("the budget could not be asked, so nothing was paid")]
+    Budget(#[source] BudgetError),
     /// The journal could not be written, so nothing was sent.
     #[error("the payment could not be written down, so it was not sent")]
     State(#[source] StateError),
@@ -104,6 +112,10 @@ pub enum Reason {
     /// The policy.
     #[error(transparent)]
     Policy(#[from] Refusal),
+    /// The policy wants a human to decide, and the agent has no
+    /// [`Approver`](crate::Approver).
+    #[error("{0}, and nobody can be asked")]
+    NobodyToAsk(Escalation),
     /// The price is above the request's own [`MaxPrice`](crate::MaxPrice).
     #[error("{price} is above the MaxPrice of this request, {max}")]
     MaxPrice {
@@ -174,6 +186,8 @@ impl PaymentError {
             | PaymentError::PublishableKeyRejected
             | PaymentError::PaidButRefused => Actor::Provider,
             PaymentError::Declined(code) => actor_of(*code),
+            PaymentError::AlreadyCharged => Actor::Developer,
+            PaymentError::Budget(error) => error.actor(),
             PaymentError::TokenizerUnavailable
             | PaymentError::SourceUnavailable { .. }
             | PaymentError::Unknown => Actor::Nobody,
@@ -268,6 +282,9 @@ pub enum ConfigError {
     /// The HTTP client cannot be built from these settings.
     #[error("the HTTP client cannot be built")]
     Client(#[source] reqwest::Error),
+    /// The budget.
+    #[error(transparent)]
+    Payment(PaymentError),
     /// The state file.
     #[error(transparent)]
     State(#[from] StateError),

@@ -2,44 +2,55 @@
 //!
 //! ```text
 //! request -> credential and last price known? -> policy(price) -> attach with maxAmount -> send
-//!         -> 402? -> offer -> policy(price, top-up) -> hold -> journal -> pay -> close the hold
+//!         -> 402? -> offer -> policy(price) -> credit, or a payment by card
 //! ```
+//!
+//! A payment by card is in [`pay`](crate::pay), what its answer means in
+//! [`outcome`](crate::outcome).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use farebox_policy::{Decision, Hold, Policy, Request as Asked, decide};
+use farebox_policy::{Decision, Escalation, Policy, Request as Asked, Usage, decide};
 use farebox_protocol::header::PAYMENT;
-use farebox_protocol::{ErrorCode, Micros, Money, Offer, Payment, PaymentResponse, TopUpId};
+use farebox_protocol::{ErrorCode, Micros, Money, Offer, Payment};
 use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::agent::Clock;
-use crate::answer::{self, Verdict};
-use crate::books::{Glimpse, Unresolved};
-use crate::call::Ended;
-use crate::card::Card;
+use crate::answer;
+use crate::approval::DynApprover;
+use crate::books::{Books, Glimpse};
 use crate::error::{PaymentError, Reason};
+use crate::event::{Event, Events, Notice};
+use crate::hold::Purse;
 use crate::origin::Origin;
-use crate::receipt::Receipt;
+use crate::pay::Terms;
 use crate::redirect;
-use crate::state::State;
-use crate::tokenizer::{Tokenizer, is_publishable_key};
+use crate::source::DynPaymentSource;
 use crate::visit::{Failure, Visit};
 
-/// A server that is silent for longer has left the outcome unknown. Stripe's own answer takes
-/// at most 80 seconds.
-const PAYMENT_TIMEOUT: Duration = Duration::from_secs(120);
+/// After a top-up ahead of need came to nothing, credit is spent for this long (seconds) before
+/// the next one is tried.
+const AHEAD_PAUSE: i64 = 60;
 
 pub(crate) struct PaymentMiddleware {
     pub(crate) policy: Arc<Policy>,
-    pub(crate) card: Option<Arc<Card>>,
-    pub(crate) state: Arc<State>,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) source: Option<Arc<dyn DynPaymentSource>>,
+    pub(crate) purse: Purse,
+    pub(crate) approver: Option<Arc<dyn DynApprover>>,
+    pub(crate) approval_timeout: Duration,
+    pub(crate) keep_credit: Option<Money>,
+    pub(crate) events: Events,
     pub(crate) clock: Clock,
+    /// Whether what a crash left of holds was looked for.
+    pub(crate) recovered: AtomicBool,
+    #[cfg(feature = "test-util")]
+    pub(crate) steps: Option<crate::agent::Steps>,
 }
 
 /// How the next send is paid.
@@ -49,35 +60,27 @@ enum Attempt {
     Credit(Money),
     /// By going on with an unresolved payment, for a route of this price.
     Resume(Money),
+    /// By card although there is credit, so that it does not run out.
+    Ahead(Money, Terms),
 }
 
 /// An offer that the policy allows, or the last price of a route.
-struct Quote {
-    price: Money,
-    offer: Option<Offer>,
+pub(crate) struct Quote {
+    pub(crate) price: Money,
+    pub(crate) terms: Option<Terms>,
 }
 
-enum Paid {
+pub(crate) enum Paid {
     Served(Response),
     /// Another call topped up in the meantime: there is credit.
     Elsewhere,
 }
 
-/// A payment that is in the journal and not answered yet.
-struct Opened {
-    unresolved: Unresolved,
-    price: Money,
-    /// Not a payment that was sent before.
-    fresh: bool,
-    /// The hold is for this send alone, so an answer to it decides about the hold.
-    own_hold: bool,
-}
-
-impl Opened {
-    /// Whether a refusal names the top-up that this payment went on with: it ended without money.
-    fn is_about(&self, top_up: Option<TopUpId>) -> bool {
-        top_up.is_some() && top_up == self.unresolved.top_up_id
-    }
+/// Whether a price may be paid.
+enum Permit {
+    Allowed,
+    Ask(Escalation),
+    Refused(Reason),
 }
 
 #[async_trait]
@@ -93,15 +96,14 @@ impl Middleware for PaymentMiddleware {
         let Some(origin) = Origin::of(request.url()).filter(|_| !brought) else {
             return redirect::scope(false, next.run(request, extensions)).await;
         };
-        let mut visit = Visit::new(origin, &self.state, request, extensions, next);
-        let served = self.run(&mut visit).await;
-        if visit.learnt {
-            self.keep().await;
-        }
-        served.map_err(|failure| match failure {
+        let mut visit = Visit::new(origin, &self.purse.state, request, extensions, next);
+        self.run(&mut visit).await.map_err(|failure| match failure {
             Failure::Http(error) => error,
             Failure::Payment(error) => {
                 info!(origin = visit.origin.key(), %error, "not served");
+                if let PaymentError::Refused(reason) = &error {
+                    self.tell(&visit, || Event::refused(reason));
+                }
                 reqwest_middleware::Error::middleware(error)
             }
         })
@@ -123,7 +125,7 @@ impl PaymentMiddleware {
                     continue;
                 }
             };
-            if matches!(attempt, Attempt::Resume(_)) {
+            if matches!(attempt, Attempt::Resume(_) | Attempt::Ahead(..)) {
                 return Ok(response);
             }
             if response.status() != StatusCode::PAYMENT_REQUIRED {
@@ -138,7 +140,7 @@ impl PaymentMiddleware {
                 return Ok(response);
             };
             visit.arrive(response.url())?;
-            let quote = self.choose(visit, required.accepts)?;
+            let quote = self.choose(visit, required.accepts).await?;
             attempt = match self.credit_again(visit, &attempt, quote.price, required.error) {
                 Some(credit) => credit,
                 None => match self.pay(visit, &quote).await? {
@@ -159,36 +161,75 @@ impl PaymentMiddleware {
             visit.key()?;
         }
         let known = self.glimpse(visit);
-        let price = known.price.filter(|price| self.permit(visit, *price).is_ok());
+        let permitted = |price: &Money| matches!(self.permit(visit, *price), Permit::Allowed);
+        let price = known.price.filter(permitted);
         // While another call is about to pay, its payment is in flight rather than unresolved.
-        if known.unresolved.is_some() && visit.gate.turn.try_lock().is_ok() {
+        if known.unresolved.is_some() && !visit.gate.is_busy() {
             return Ok(price.map_or(Attempt::Unpaid, Attempt::Resume));
         }
         // A v1 server ignores `maxAmount`: without a price it is asked first.
         let cap = self.cap(visit).filter(|_| known.extended);
         let credit = price.or(cap).filter(|_| known.credential.is_some());
-        Ok(credit.map_or(Attempt::Unpaid, Attempt::Credit))
+        Ok(match (credit, price) {
+            (None, _) => Attempt::Unpaid,
+            (Some(max), None) => Attempt::Credit(max),
+            (Some(_), Some(price)) => match self.ahead(visit, &known, price) {
+                Some(terms) => Attempt::Ahead(price, terms),
+                None => Attempt::Credit(price),
+            },
+        })
+    }
+
+    /// How to top up ahead of need, if this request would leave less credit than the owner wants
+    /// to have.
+    fn ahead(&self, visit: &Visit<'_>, known: &Glimpse, price: Money) -> Option<Terms> {
+        let mark = self.keep_credit.filter(|mark| mark.currency() == price.currency())?;
+        let left = visit.gate.remaining().filter(|left| left.currency() == price.currency())?;
+        let after = left.micros().checked_sub(price.micros()).unwrap_or(Micros::ZERO);
+        let paused = visit.gate.unwanted_at();
+        let soon = paused.is_some_and(|at| (self.clock)().saturating_sub(at) < AHEAD_PAUSE);
+        // A v1 server would not know what is wanted.
+        if after >= mark.micros() || soon || !known.extended || !visit.can_send() {
+            return None;
+        }
+        let bounds = known.bounds.as_ref().filter(|b| b.currency == price.currency())?;
+        let publishable_key = known.publishable_key.clone()?;
+        Some(Terms { publishable_key, min: bounds.min, max: bounds.max, min_credit: Some(mark) })
     }
 
     async fn attempt(&self, visit: &mut Visit<'_>, attempt: &Attempt) -> Result<Paid, Failure> {
         match attempt {
             Attempt::Unpaid => visit.send(None).await.map(Paid::Served),
-            Attempt::Credit(max) => {
-                let payment = Payment {
-                    client_id: self.glimpse(visit).credential,
-                    max_amount: Some(max.micros().units_floor()),
-                    currency: Some(max.currency()),
-                    ..Payment::default()
-                };
-                let mut response = visit.send(Some(&payment)).await?;
-                self.credited(visit, &mut response, *max);
-                Ok(Paid::Served(response))
-            }
+            Attempt::Credit(max) => self.spend(visit, *max).await.map(Paid::Served),
             Attempt::Resume(price) => {
-                let quote = Quote { price: *price, offer: None };
-                self.pay(visit, &quote).await
+                self.pay(visit, &Quote { price: *price, terms: None }).await
+            }
+            Attempt::Ahead(price, terms) => {
+                let quote = Quote { price: *price, terms: Some(terms.clone()) };
+                let paid = self.pay(visit, &quote).await;
+                let Err(Failure::Payment(error)) = paid else { return paid };
+                // Nothing was taken, and there is credit.
+                visit.gate.set_unwanted((self.clock)());
+                if error.is_unknown() || !visit.detour() {
+                    return Err(error.into());
+                }
+                debug!(origin = visit.origin.key(), %error, "not topped up ahead of need");
+                self.spend(visit, *price).await.map(Paid::Served)
             }
         }
+    }
+
+    /// Sends the request with the credential, up to a price.
+    async fn spend(&self, visit: &mut Visit<'_>, max: Money) -> Result<Response, Failure> {
+        let payment = Payment {
+            client_id: self.glimpse(visit).credential,
+            max_amount: Some(max.micros().units_floor()),
+            currency: Some(max.currency()),
+            ..Payment::default()
+        };
+        let mut response = visit.send(Some(&payment)).await?;
+        self.credited(visit, &mut response, max).await;
+        Ok(response)
     }
 
     /// Whether a route that was sent a credential only redirects. It took no payment, so the
@@ -201,21 +242,37 @@ impl PaymentMiddleware {
             && visit.detour()
     }
 
-    /// The first offer that the policy allows, or why it allows none.
-    fn choose(&self, visit: &mut Visit<'_>, offers: Vec<Offer>) -> Result<Quote, Reason> {
-        let mut first = None;
+    /// The first offer that the policy allows, or that the owner does, or why none is.
+    async fn choose(&self, visit: &mut Visit<'_>, offers: Vec<Offer>) -> Result<Quote, Failure> {
+        let (mut first, mut asks) = (None, None);
         for offer in offers {
             let price = Money::new(offer.amount.micros(), offer.currency);
+            let min_top_up = Money::new(offer.min_top_up.micros(), offer.currency);
             debug!(origin = visit.origin.key(), %price, "offer seen");
+            self.tell(visit, || Event::OfferSeen { price, min_top_up });
             match self.permit(visit, price) {
-                Ok(()) => {
-                    visit.learnt |= self.state.books().learn(&visit.origin, &visit.route, &offer);
-                    return Ok(Quote { price, offer: Some(offer) });
-                }
-                Err(reason) => first = first.or(Some(reason)),
+                Permit::Allowed => return Ok(self.take(visit, &offer, price).await),
+                Permit::Ask(escalation) => asks = asks.or(Some((offer, price, escalation))),
+                Permit::Refused(reason) => first = first.or(Some(reason)),
             }
         }
-        Err(first.unwrap_or(Reason::NoOffer))
+        let Some((offer, price, escalation)) = asks else {
+            return Err(first.unwrap_or(Reason::NoOffer).into());
+        };
+        // Without credit the price is part of the question about the top-up.
+        if self.glimpse(visit).credential.is_some() {
+            self.approve(visit, price, None, escalation).await?;
+        }
+        Ok(self.take(visit, &offer, price).await)
+    }
+
+    async fn take(&self, visit: &Visit<'_>, offer: &Offer, price: Money) -> Quote {
+        let state = &self.purse.state;
+        if state.with(|books| books.is_news(&visit.origin, &visit.route, offer)) {
+            let (at, route, said) = (visit.origin.clone(), visit.route.clone(), offer.clone());
+            state.keep(move |books: &mut Books| books.learn(&at, &route, &said)).await;
+        }
+        Quote { price, terms: Some(Terms::of(offer)) }
     }
 
     /// Another send from credit, if that may do: a credential that was not sent yet, or a price
@@ -231,409 +288,75 @@ impl PaymentMiddleware {
         let promising = match sent {
             Attempt::Unpaid => known.credential.is_some() && known.unresolved.is_none(),
             Attempt::Credit(_) => error == Some(ErrorCode::PriceAboveMaximum),
-            Attempt::Resume(_) => false,
+            Attempt::Resume(_) | Attempt::Ahead(..) => false,
         };
         (promising && visit.detour()).then_some(Attempt::Credit(price))
     }
 
-    /// Pays by card: the one payment of this call.
-    async fn pay(&self, visit: &mut Visit<'_>, quote: &Quote) -> Result<Paid, Failure> {
-        if !visit.can_send() {
-            return Err(PaymentError::BodyNotReplayable.into());
-        }
-        visit.key()?;
-        let gate = Arc::clone(&visit.gate);
-        let _turn = gate.turn.lock().await;
-        let known = self.glimpse(visit);
-        if gate.sent() != visit.seen {
-            // Another call paid while this one waited for its turn; its outcome is this one's.
-            if known.unresolved.is_some() {
-                return Err(PaymentError::Unknown.into());
-            }
-            if let Some(code) = gate.refused() {
-                return Err(PaymentError::Declined(code).into());
-            }
-            if visit.detour() {
-                return Ok(Paid::Elsewhere);
-            }
-        }
-        let opened = match (known.unresolved.clone(), &quote.offer) {
-            (Some(unresolved), _) => self.resume(visit, quote, &known, unresolved).await?,
-            (None, Some(offer)) => self.open(visit, quote.price, offer, &known).await?,
-            (None, None) => return Ok(Paid::Elsewhere),
-        };
-        let payment = Payment {
-            client_id: known.credential,
-            payment_method_id: Some(opened.unresolved.payment_method.clone()),
-            top_up_amount: Some(opened.unresolved.hold.amount().micros().units_ceil()),
-            max_amount: Some(quote.price.micros().units_floor()),
-            currency: Some(quote.price.currency()),
-            top_up_id: opened.unresolved.top_up_id,
-            ..Payment::default()
-        };
-        gate.set_sent();
-        visit.call.set_paid();
-        let sent = tokio::time::timeout(PAYMENT_TIMEOUT, visit.send(Some(&payment))).await;
-        let Ok(Ok(response)) = sent else {
-            warn!(origin = visit.origin.key(), "no answer to a payment: its outcome is unknown");
-            return Err(PaymentError::Unknown.into());
-        };
-        let (response, verdict) = answer::verdict(response).await;
-        Ok(Paid::Served(self.close(visit, opened, response, verdict).await?))
-    }
-
-    /// A new top-up: held, tokenized and in the journal when this returns.
-    async fn open(
-        &self,
-        visit: &Visit<'_>,
-        price: Money,
-        offer: &Offer,
-        known: &Glimpse,
-    ) -> Result<Opened, Failure> {
-        if visit.call.paid() {
-            return Err(visit.call.end(Ended::PaidButRefused).into());
-        }
-        same_key(known, offer)?;
-        let held = self.hold(visit, price, top_up_amount(offer, price)?)?;
-        let card = self.card.as_deref().ok_or(PaymentError::NoCard)?;
-        let payment_method = self.tokenizer.payment_method(card, &offer.publishable_key).await?;
-        let unresolved = Unresolved {
-            payment_method,
-            hold: held.hold.clone(),
-            covers: rest(&held.hold, price),
-            top_up_id: None,
-            asked_again: false,
-        };
-        self.journal(visit, held, &unresolved, Some(&offer.publishable_key)).await?;
-        Ok(Opened { unresolved, price, fresh: true, own_hold: true })
-    }
-
-    /// The unresolved payment of this origin once more. Under the name of its top-up it charges
-    /// nothing again. Without one, a server that is known to join repeats charges again only for
-    /// more than the first top-up paid for; a v1 server may always. Whatever may be charged again
-    /// is held again, and never within the call that made the payment.
-    async fn resume(
-        &self,
-        visit: &Visit<'_>,
-        quote: &Quote,
-        known: &Glimpse,
-        mut unresolved: Unresolved,
-    ) -> Result<Opened, Failure> {
-        if let Some(offer) = &quote.offer {
-            same_key(known, offer)?;
-        }
-        let price = quote.price;
-        debug!(origin = visit.origin.key(), "going on with an unresolved payment");
-        if unresolved.top_up_id.is_some() {
-            return Ok(Opened { unresolved, price, fresh: false, own_hold: false });
-        }
-        if known.extended
-            && let Some(covers) = unresolved.covers_after(price)
-        {
-            self.amend(visit, |unresolved| unresolved.covers = covers);
-            self.state.save().await.map_err(PaymentError::State)?;
-            return Ok(Opened { unresolved, price, fresh: false, own_hold: false });
-        }
-        if unresolved.asked_again && !known.extended {
-            return Err(visit.call.end(Ended::PaidButRefused).into());
-        }
-        if visit.call.paid() {
-            return Err(PaymentError::Unknown.into());
-        }
-        let held = self.hold(visit, price, unresolved.hold.amount())?;
-        unresolved.hold = held.hold.clone();
-        unresolved.covers = rest(&held.hold, price);
-        self.journal(visit, held, &unresolved, None).await?;
-        Ok(Opened { unresolved, price, fresh: false, own_hold: true })
-    }
-
-    /// What the answer to a payment means for its hold, its journal entry and the caller.
-    async fn close(
-        &self,
-        visit: &Visit<'_>,
-        opened: Opened,
-        mut response: Response,
-        verdict: Verdict,
-    ) -> Result<Response, PaymentError> {
-        let origin = visit.origin.key();
-        visit.gate.set_sent(); // also whoever began after the payment was sent looks again
-        match verdict {
-            Verdict::Accepted(told) => {
-                self.accept(visit, &opened, &mut response, &told);
-                self.keep().await;
-                Ok(response)
-            }
-            Verdict::Refused(code, about)
-                if opened.fresh || ends_top_up(code) || opened.is_about(about) =>
-            {
-                self.refuse(visit, &opened, code, about);
-                self.keep().await;
-                Err(visit.call.end(Ended::Declined(code)))
-            }
-            Verdict::AskedAgain => {
-                warn!(origin, "paid, and asked to pay again");
-                self.amend(visit, |unresolved| unresolved.asked_again = true);
-                self.keep().await;
-                Err(visit.call.end(Ended::PaidButRefused))
-            }
-            Verdict::Pending(id) => {
-                info!(origin, "the charge is pending");
-                self.amend(visit, |unresolved| {
-                    unresolved.top_up_id = id.or(unresolved.top_up_id);
-                    unresolved.asked_again = false;
-                });
-                if let Some(known) = self.state.books().entry(&visit.origin) {
-                    known.extended = true;
-                }
-                self.keep().await;
-                Err(PaymentError::Unknown)
-            }
-            Verdict::Untold => {
-                warn!(origin, "served without a word about the payment: its outcome is unknown");
-                Ok(response)
-            }
-            // A refusal of the repeat says nothing about the payment that it repeats.
-            Verdict::Refused(..) | Verdict::Unknown => {
-                warn!(origin, "the outcome of a payment is unknown");
-                Err(PaymentError::Unknown)
-            }
-        }
-    }
-
-    fn accept(
-        &self,
-        visit: &Visit<'_>,
-        opened: &Opened,
-        response: &mut Response,
-        told: &PaymentResponse,
-    ) {
-        let hold = &opened.unresolved.hold;
-        let topped_up = told.charge_id.is_some() || told.top_up_id.is_some();
-        {
-            let mut books = self.state.books();
-            books.resolve(&visit.origin);
-            if opened.own_hold && !topped_up {
-                // Credit that was there already paid for it.
-                books.release(hold);
-            }
-        }
-        self.remember(visit, told);
-        let receipt = receipt(told, opened.price, topped_up.then(|| hold.amount()));
-        info!(
-            origin = visit.origin.key(),
-            top_up = receipt.top_up.map(tracing::field::display),
-            remaining = %receipt.remaining,
-            "paid by card"
-        );
-        overcharged(visit, &receipt, opened.price);
-        response.extensions_mut().insert(receipt);
-    }
-
-    fn refuse(&self, visit: &Visit<'_>, opened: &Opened, code: ErrorCode, about: Option<TopUpId>) {
-        let refused_card =
-            matches!(code, ErrorCode::CardDeclined | ErrorCode::AuthenticationRequired);
-        let mut books = self.state.books();
-        books.resolve(&visit.origin);
-        // A repeat that was refused otherwise leaves open what became of the first payment.
-        if opened.own_hold || refused_card || opened.is_about(about) {
-            books.release(&opened.unresolved.hold);
-        }
-        if let (ErrorCode::PriceAboveMaximum, Some(known)) = (code, books.entry(&visit.origin)) {
-            known.forget_price(&visit.route);
-        }
-        if refused_card {
-            visit.gate.set_refused(code);
-        }
-    }
-
-    /// The answer to a payment from credit.
-    fn credited(&self, visit: &mut Visit<'_>, response: &mut Response, max: Money) {
-        if response.status() == StatusCode::PAYMENT_REQUIRED {
-            return;
-        }
-        let told = answer::payment_response(response).filter(|told| told.success);
-        let Some(told) = told else { return };
-        visit.learnt |= self.remember(visit, &told);
-        let receipt = receipt(&told, max, None);
-        debug!(origin = visit.origin.key(), remaining = %receipt.remaining, "paid from credit");
-        overcharged(visit, &receipt, max);
-        response.extensions_mut().insert(receipt);
-    }
-
-    /// Keeps the credential of an accepted payment; true if anything is news.
-    fn remember(&self, visit: &Visit<'_>, told: &PaymentResponse) -> bool {
-        let mut books = self.state.books();
-        let Some(known) = books.entry(&visit.origin) else { return false };
-        let credential = told.client_id.parse().ok();
-        let news = credential.is_some() && credential != known.credential
-            || told.charged.is_some() && !known.extended;
-        known.credential = credential.or_else(|| known.credential.take());
-        known.extended |= told.charged.is_some();
-        news
-    }
-
-    fn amend(&self, visit: &Visit<'_>, change: impl FnOnce(&mut Unresolved)) {
-        let mut books = self.state.books();
-        if let Some(unresolved) = books.entry(&visit.origin).and_then(|k| k.unresolved.as_mut()) {
-            change(unresolved);
-        }
-    }
-
     /// Whether the owner and the caller allow this price at this origin.
-    fn permit(&self, visit: &Visit<'_>, price: Money) -> Result<(), Reason> {
+    fn permit(&self, visit: &Visit<'_>, price: Money) -> Permit {
         if !visit.origin.secure() {
-            return Err(Reason::Insecure);
+            return Permit::Refused(Reason::Insecure);
         }
         if let Some(max) = visit.max_price
             && (max.currency() != price.currency() || price.micros() > max.micros())
         {
-            return Err(Reason::MaxPrice { price, max });
+            return Permit::Refused(Reason::MaxPrice { price, max });
         }
         let asked = Asked::new(visit.origin.host(), visit.origin.port(), price);
-        let books = self.state.books();
-        match decide(&self.policy, &books.usage, &asked, (self.clock)()).0 {
-            Decision::Allow => Ok(()),
-            Decision::Refuse(refusal) => Err(Reason::Policy(refusal)),
+        match self.purse.budget.with_last_usage(|usage| self.decide(usage, &asked)) {
+            Decision::Allow => Permit::Allowed,
+            Decision::Escalate(_) if self.was_approved(visit, price, None) => Permit::Allowed,
+            Decision::Escalate(escalation) => Permit::Ask(escalation),
+            Decision::Refuse(refusal) => Permit::Refused(Reason::Policy(refusal)),
         }
     }
 
-    /// Sets `amount` aside in one step with the decision about it.
-    fn hold(&self, visit: &Visit<'_>, price: Money, amount: Money) -> Result<Held<'_>, Reason> {
-        let asked = Asked::new(visit.origin.host(), visit.origin.port(), price).top_up(amount);
-        let now = (self.clock)();
-        let mut books = self.state.books();
-        let (decision, usage) = decide(&self.policy, &books.usage, &asked, now);
-        match (decision, asked.hold(now)) {
-            (Decision::Refuse(refusal), _) => Err(Reason::Policy(refusal)),
-            (Decision::Allow, None) => Err(Reason::NoOffer),
-            (Decision::Allow, Some(hold)) => {
-                books.usage = usage;
-                Ok(Held { state: &self.state, hold, kept: false })
-            }
-        }
-    }
-
-    /// Writes a payment down; it may be sent when this returns. If it cannot be written, the
-    /// entry that was there before stands again.
-    async fn journal(
-        &self,
-        visit: &Visit<'_>,
-        mut held: Held<'_>,
-        unresolved: &Unresolved,
-        publishable_key: Option<&str>,
-    ) -> Result<(), Failure> {
-        let before = {
-            let mut books = self.state.books();
-            let known = books.entry(&visit.origin).ok_or(Reason::TooManyOrigins)?;
-            if known.publishable_key.is_none() {
-                known.publishable_key = publishable_key.map(str::to_owned);
-            }
-            known.unresolved.replace(unresolved.clone())
-        };
-        // From here on the entry owns the hold, also if this future is dropped.
-        held.kept = true;
-        let Err(error) = self.state.save().await else { return Ok(()) };
-        held.kept = false;
-        if let Some(known) = self.state.books().entry(&visit.origin) {
-            known.unresolved = before;
-        }
-        Err(PaymentError::State(error).into())
-    }
-
-    /// Writes what an answer changed. The money is where it is: a failure is told to the log.
-    async fn keep(&self) {
-        if let Err(error) = self.state.save().await {
-            warn!(%error, "the state was not written");
-        }
+    pub(crate) fn decide(&self, usage: &Usage, asked: &Asked<'_>) -> Decision {
+        decide(&self.policy, usage, asked, (self.clock)()).0
     }
 
     /// The highest price that is allowed without asking.
     fn cap(&self, visit: &Visit<'_>) -> Option<Money> {
         let limit = self.policy.limits().per_request?;
-        match visit.max_price {
-            None => Some(limit),
-            Some(max) if max.currency() != limit.currency() => None,
-            Some(max) => Some(if max.micros() < limit.micros() { max } else { limit }),
+        let cap = match visit.max_price {
+            None => limit,
+            Some(max) if max.currency() != limit.currency() => return None,
+            Some(max) => if max.micros() < limit.micros() { max } else { limit },
+        };
+        matches!(self.permit(visit, cap), Permit::Allowed).then_some(cap)
+    }
+
+    pub(crate) fn glimpse(&self, visit: &Visit<'_>) -> Glimpse {
+        self.purse.state.glimpse(&visit.origin, &visit.route)
+    }
+
+    /// Tells whoever listens.
+    pub(crate) fn tell(&self, visit: &Visit<'_>, event: impl FnOnce() -> Event) {
+        if self.events.heard() {
+            self.events.tell(Notice {
+                at: (self.clock)(),
+                origin: visit.origin.key().to_owned(),
+                route: visit.route.clone(),
+                event: event(),
+            });
         }
     }
 
-    fn glimpse(&self, visit: &Visit<'_>) -> Glimpse {
-        self.state.books().glimpse(&visit.origin, &visit.route)
-    }
-}
-
-/// A hold that goes back when it is dropped, unless the journal keeps it.
-struct Held<'a> {
-    state: &'a State,
-    hold: Hold,
-    kept: bool,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.state.books().release(&self.hold);
+    /// Returns, once, what an earlier process left of holds.
+    pub(crate) async fn recover(&self) {
+        if !self.recovered.swap(true, Ordering::AcqRel) {
+            self.purse.recover_all().await;
         }
     }
-}
 
-/// What a hold pays for beyond a price.
-fn rest(hold: &Hold, price: Money) -> Micros {
-    hold.amount().micros().checked_sub(price.micros()).unwrap_or_default()
-}
-
-fn same_key(known: &Glimpse, offer: &Offer) -> Result<(), Reason> {
-    if !is_publishable_key(&offer.publishable_key) {
-        return Err(Reason::PublishableKey);
-    }
-    match &known.publishable_key {
-        Some(pinned) if *pinned != offer.publishable_key => Err(Reason::PublishableKeyChanged),
-        _ => Ok(()),
-    }
-}
-
-/// The smallest top-up that the server takes and that pays for this request, in what a card can
-/// be charged.
-fn top_up_amount(offer: &Offer, price: Money) -> Result<Money, Reason> {
-    let least = offer.min_top_up.micros().max(price.micros());
-    let needed = offer.currency.chargeable(least).unwrap_or(least);
-    match offer.max_top_up.map(|max| max.micros()) {
-        Some(max) if needed > max => Err(Reason::TopUpBounds {
-            needed: Money::new(needed, offer.currency),
-            max: Money::new(max, offer.currency),
-        }),
-        _ => Ok(Money::new(needed, offer.currency)),
-    }
-}
-
-/// Codes that end a top-up that was sent before.
-fn ends_top_up(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::CardDeclined
-            | ErrorCode::AuthenticationRequired
-            | ErrorCode::InvalidPayment
-            | ErrorCode::TopUpBelowMinimum
-            | ErrorCode::TopUpAboveMaximum
-    )
-}
-
-fn receipt(told: &PaymentResponse, price: Money, top_up: Option<Money>) -> Receipt {
-    let currency = told.currency.unwrap_or(price.currency());
-    Receipt {
-        charged: told.charged.map(|units| Money::new(units.micros(), currency)),
-        remaining: Money::new(told.credits_remaining.micros(), currency),
-        top_up,
-        charge_id: told.charge_id.clone(),
-        top_up_id: told.top_up_id,
-    }
-}
-
-/// A server that takes more than `maxAmount` breaks the protocol; its owner should hear of it.
-fn overcharged(visit: &Visit<'_>, receipt: &Receipt, max: Money) {
-    if let Some(charged) = receipt.charged
-        && (charged.currency() != max.currency() || charged.micros() > max.micros())
-    {
-        warn!(origin = visit.origin.key(), %charged, %max, "charged more than was allowed");
+    /// A point between two steps of a payment, where tests end the process.
+    pub(crate) fn step(&self, name: &'static str) {
+        #[cfg(feature = "test-util")]
+        if let Some(steps) = &self.steps {
+            steps(name);
+        }
+        #[cfg(not(feature = "test-util"))]
+        let _ = name;
     }
 }

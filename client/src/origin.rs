@@ -21,6 +21,11 @@ impl Origin {
         Some(Origin { key: url.origin().ascii_serialization(), host, port, secure })
     }
 
+    /// Reads what [`Origin::key`] wrote.
+    pub(crate) fn parse(key: &str) -> Option<Origin> {
+        Origin::of(&Url::parse(key).ok()?)
+    }
+
     pub(crate) fn key(&self) -> &str {
         &self.key
     }

@@ -80,7 +80,6 @@ pub trait PaymentSource: Send + Sync + 'static {
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// [`PaymentSource`] as an object.
-#[allow(dead_code, reason = "the agent keeps one")]
 pub(crate) trait DynPaymentSource: Send + Sync {
     fn payment_method_boxed<'a>(
         &'a self,

@@ -8,6 +8,7 @@ use http::{Extensions, HeaderName, HeaderValue, Method};
 use reqwest::{Request, Response, Url};
 use reqwest_middleware::Next;
 
+use crate::approval::{ApprovalId, Question};
 use crate::call::Call;
 use crate::error::{PaymentError, Reason};
 use crate::origin::{Origin, route};
@@ -29,9 +30,8 @@ pub(crate) struct Visit<'a> {
     /// How many payments the gate had seen before the last send.
     pub(crate) seen: u64,
     pub(crate) detours: u8,
-    /// Whether something was learnt that is not in the state file yet.
-    pub(crate) learnt: bool,
     method: Method,
+    url: Url,
     /// `None` once a body that cannot be sent again was sent.
     request: Option<Request>,
     extensions: &'a mut Extensions,
@@ -72,8 +72,8 @@ impl<'a> Visit<'a> {
             seen: gate.sent(),
             gate,
             detours: DETOURS_MAX,
-            learnt: false,
             method: request.method().clone(),
+            url: request.url().clone(),
             request: Some(request),
             origin,
             extensions,
@@ -98,6 +98,21 @@ impl<'a> Visit<'a> {
     /// Whether it can be sent (again).
     pub(crate) fn can_send(&self) -> bool {
         self.request.is_some()
+    }
+
+    /// What the owner would be asked about this request.
+    pub(crate) fn question(
+        &self,
+        id: ApprovalId,
+        asked_at: i64,
+        price: Money,
+        top_up: Option<Money>,
+    ) -> Question {
+        let question = Question::new(id, asked_at, &self.method, &self.url, price);
+        match top_up {
+            Some(amount) => question.top_up(amount),
+            None => question,
+        }
     }
 
     /// Uses up a detour, if one is left.
@@ -131,6 +146,7 @@ impl<'a> Visit<'a> {
             return Err(Reason::Redirected);
         }
         *request.url_mut() = url.clone();
+        self.url = url.clone();
         self.route = route(&self.method, url);
         Ok(())
     }

@@ -25,7 +25,6 @@
 
 mod question;
 mod terminal;
-#[allow(dead_code, reason = "the agent waits with it")]
 mod wait;
 mod webhook;
 
@@ -34,7 +33,6 @@ use std::pin::Pin;
 
 pub use question::{ApprovalId, ApprovalIdError, Fingerprint, Question, QuestionError};
 pub use terminal::Terminal;
-#[allow(unused_imports, reason = "the agent waits with it")]
 pub(crate) use wait::{Pace, Waited, wait};
 pub use webhook::Webhook;
 
@@ -97,7 +95,6 @@ pub enum ApproverError {
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// [`Approver`] as an object.
-#[allow(dead_code, reason = "the agent keeps one")]
 pub(crate) trait DynApprover: Send + Sync {
     fn ask_boxed<'a>(
         &'a self,

@@ -18,7 +18,7 @@ async fn a_price_above_max_price_is_refused_before_a_card_is_tokenized() {
     let PaymentError::Refused(reason) = failure(&result) else { panic!("{result:?}") };
     assert_eq!(*reason, Reason::MaxPrice { price: usd!("0.03"), max: usd!("0.02") });
     assert_eq!((stripe.seen().len(), server.seen().len()), (0, 1));
-    assert_eq!(held(&agent), usd!("0"));
+    assert_eq!(held(&agent).await, usd!("0"));
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn every_definite_refusal_returns_the_hold() {
                 matches!(failure(&result), PaymentError::Declined(c) if *c == code),
                 "{code:?}"
             );
-            assert_eq!(held(&agent), usd!("0"), "{code:?}");
+            assert_eq!(held(&agent).await, usd!("0"), "{code:?}");
             assert_eq!(server.cards().len(), sent, "one payment per call");
         }
     }
@@ -108,7 +108,7 @@ async fn an_agent_without_a_card_says_so_and_holds_nothing() {
     let agent = Agent::new(policy()).clock(|| NOW);
     let result = client(&agent).get(server.url("/joke")).send().await;
     assert!(matches!(failure(&result), PaymentError::NoCard));
-    assert_eq!(held(&agent), usd!("0"));
+    assert_eq!(held(&agent).await, usd!("0"));
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn a_tokenizer_that_fails_returns_the_hold() {
         let agent = agent(policy(), &stripe);
         let result = client(&agent).get(server.url("/joke")).send().await;
         failures.push(failure(&result).to_string());
-        assert_eq!((provider.charges(), held(&agent)), (0, usd!("0")));
+        assert_eq!((provider.charges(), held(&agent).await), (0, usd!("0")));
         assert!(!format!("{result:?}").contains(&CARD[..16]));
     }
     assert_eq!(failures[0], "Stripe refused the card (incorrect_number)");

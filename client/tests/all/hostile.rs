@@ -20,7 +20,7 @@ async fn a_server_that_answers_402_forever_is_paid_once() {
         let result = http.get(server.url("/joke")).send().await;
         assert!(matches!(failure(&result), PaymentError::PaidButRefused), "{error:?}");
         assert_eq!((server.cards().len(), stripe.seen().len()), (1, 1));
-        assert_eq!(held(&agent), usd!("5"));
+        assert_eq!(held(&agent).await, usd!("5"));
 
         // Nor is it paid by the next calls, until the owner has written the payment off.
         for _ in 0..3 {
@@ -28,11 +28,11 @@ async fn a_server_that_answers_402_forever_is_paid_once() {
             assert!(matches!(failure(&result), PaymentError::PaidButRefused));
         }
         assert_eq!((server.cards().len(), stripe.seen().len()), (1, 1));
-        assert_eq!(agent.write_off(&server.url("/")).unwrap(), Some(usd!("5")));
-        assert_eq!(held(&agent), usd!("5"), "it counts as spent");
+        assert_eq!(agent.write_off(&server.url("/")).await.unwrap(), Some(usd!("5")));
+        assert_eq!(held(&agent).await, usd!("5"), "it counts as spent");
         let result = http.get(server.url("/joke")).send().await;
         assert!(matches!(failure(&result), PaymentError::PaidButRefused));
-        assert_eq!((server.cards().len(), held(&agent)), (2, usd!("10")));
+        assert_eq!((server.cards().len(), held(&agent).await), (2, usd!("10")));
     }
 }
 
@@ -73,7 +73,7 @@ async fn an_outer_retry_does_not_pay_twice_for_one_call() {
     let agent = agent(policy(), &stripe);
     let result = retrying(&client(&agent), &broken.url("/joke"), 5).await;
     assert!(matches!(failure(&result), PaymentError::Unknown));
-    assert_eq!((broken.cards().len(), held(&agent)), (1, usd!("5")));
+    assert_eq!((broken.cards().len(), held(&agent).await), (1, usd!("5")));
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn malformed_offers_cost_nothing() {
         let result = client(&agent).get(server.url("/joke")).send().await;
         let PaymentError::Refused(reason) = failure(&result) else { panic!("{result:?}") };
         assert_eq!((reason, stripe.seen().len()), (&Reason::PublishableKey, 0));
-        assert_eq!(held(&agent), usd!("0"));
+        assert_eq!(held(&agent).await, usd!("0"));
     }
     let server = Server::start(|_: &Seen| {
         let mut required = required(100);
@@ -198,7 +198,7 @@ async fn insufficient_credits_forever_ends_at_the_budget() {
     for _ in 0..10 {
         let _ = http.get(server.url("/joke")).send().await;
     }
-    assert_eq!((server.cards().len(), held(&agent)), (2, usd!("10")));
+    assert_eq!((server.cards().len(), held(&agent).await), (2, usd!("10")));
 }
 
 #[tokio::test]

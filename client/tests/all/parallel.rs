@@ -21,7 +21,7 @@ async fn parallel_first_requests_make_one_top_up() {
     }
     assert_eq!((provider.charges(), stripe.seen().len()), (1, 1));
     assert_eq!(provider.balance.load(Ordering::SeqCst), 50_000 - 32 * 100);
-    assert_eq!(held(&agent), usd!("5"));
+    assert_eq!(held(&agent).await, usd!("5"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +38,7 @@ async fn parallel_requests_share_one_decline() {
         assert!(matches!(failure(&result), PaymentError::Declined(_)));
     }
     assert!(server.cards().len() < 16, "{} declines", server.cards().len());
-    assert_eq!(held(&agent), usd!("0"));
+    assert_eq!(held(&agent).await, usd!("0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,5 +58,5 @@ async fn parallel_payments_at_many_origins_stay_within_the_day() {
     }
     calls.join_all().await;
     let charges: usize = providers.iter().map(|(provider, _)| provider.charges()).sum();
-    assert_eq!((charges, held(&agent)), (3, usd!("15")));
+    assert_eq!((charges, held(&agent).await), (3, usd!("15")));
 }

@@ -15,7 +15,7 @@ async fn the_first_call_costs_one_more_round_trip_and_later_ones_none() {
     }
     assert_eq!(server.seen().len(), 1 + 3);
     assert_eq!((provider.charges(), stripe.seen().len()), (1, 1));
-    assert_eq!(held(&agent), usd!("5"));
+    assert_eq!(held(&agent).await, usd!("5"));
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn used_up_credit_is_topped_up_with_the_credential_beside_the_card() {
     http.get(server.url("/joke")).send().await.unwrap();
     let last = server.seen().last().unwrap().payment.clone().unwrap();
     assert!(last.client_id.is_some() && last.payment_method_id.is_some());
-    assert_eq!((provider.charges(), held(&agent)), (2, usd!("10")));
+    assert_eq!((provider.charges(), held(&agent).await), (2, usd!("10")));
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn credit_that_a_card_already_has_returns_the_hold() {
     let agent = agent(policy(), &stripe);
     let response = client(&agent).get(server.url("/joke")).send().await.unwrap();
     assert_eq!(response.extensions().get::<Receipt>().unwrap().top_up, None);
-    assert_eq!((provider.charges(), held(&agent)), (0, usd!("0")));
+    assert_eq!((provider.charges(), held(&agent).await), (0, usd!("0")));
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_server_error_after_a_top_up_is_an_answer_and_leaves_credit() {
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let receipt = response.extensions().get::<Receipt>().unwrap();
     assert_eq!((receipt.charged, receipt.top_up), (Some(usd!("0")), Some(usd!("5"))));
-    assert_eq!(held(&agent), usd!("5"));
+    assert_eq!(held(&agent).await, usd!("5"));
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ async fn a_redirected_payment_by_card_is_unknown_and_goes_nowhere() {
         let agent = agent(policy(), &stripe);
         let result = client(&agent).get(server.url("/joke")).send().await;
         assert!(matches!(failure(&result), PaymentError::Unknown), "{status}");
-        assert_eq!((evil.seen().len(), held(&agent)), (0, usd!("5")));
+        assert_eq!((evil.seen().len(), held(&agent).await), (0, usd!("5")));
     }
 }
 

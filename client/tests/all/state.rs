@@ -20,7 +20,7 @@ async fn credentials_prices_and_budgets_survive_reopening() {
     drop(first);
 
     let second = agent(policy().per_day(usd!("5")), &stripe).state(&path).unwrap();
-    assert_eq!(held(&second), usd!("5"));
+    assert_eq!(held(&second).await, usd!("5"));
     let http = client(&second);
     http.get(server.url("/joke")).send().await.unwrap();
     assert_eq!((server.seen().len(), provider.charges()), (3, 1));
@@ -57,10 +57,10 @@ async fn a_payment_in_flight_is_in_the_file_before_it_is_sent() {
 
     // Another process goes on with the same token and the same hold.
     let second = agent(policy().per_day(usd!("5")), &stripe).state(&path).unwrap();
-    assert_eq!(held(&second), usd!("5"));
+    assert_eq!(held(&second).await, usd!("5"));
     client(&second).get(server.url("/joke")).send().await.unwrap();
     assert_eq!(server.cards(), ["pm_1", "pm_1"]);
-    assert_eq!((stripe.seen().len(), held(&second)), (1, usd!("5")));
+    assert_eq!((stripe.seen().len(), held(&second).await), (1, usd!("5")));
     assert!(!std::fs::read_to_string(&path).unwrap().contains("pm_1"), "it is resolved");
 }
 
@@ -111,8 +111,8 @@ async fn a_payment_that_cannot_be_written_down_is_not_sent() {
     let result = client(&agent).get(server.url("/joke")).send().await;
     assert!(matches!(failure(&result), PaymentError::State(_)), "{result:?}");
     assert_eq!((server.cards().len(), provider.charges()), (0, 0));
-    assert_eq!(held(&agent), usd!("0"));
+    assert_eq!(held(&agent).await, usd!("0"));
     std::fs::remove_dir(folder.path().join("agent.json.tmp")).unwrap();
     client(&agent).get(server.url("/joke")).send().await.unwrap();
-    assert_eq!(held(&agent), usd!("5"));
+    assert_eq!(held(&agent).await, usd!("5"));
 }

@@ -266,8 +266,8 @@ pub(crate) fn client(agent: &Agent) -> Http {
     agent.client(reqwest::Client::builder().no_proxy()).unwrap().build()
 }
 
-pub(crate) fn held(agent: &Agent) -> Money {
-    agent.usage().held(Currency::USD, NOW)
+pub(crate) async fn held(agent: &Agent) -> Money {
+    agent.usage().await.unwrap().held(Currency::USD, NOW)
 }
 
 /// The payment's error of a call that must not succeed.

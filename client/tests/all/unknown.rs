@@ -40,12 +40,12 @@ async fn a_pending_charge_keeps_its_hold_and_is_resumed_with_the_same_card_token
     for _ in 0..2 {
         let result = http.get(server.url("/joke")).send().await;
         assert!(matches!(failure(&result), PaymentError::Unknown));
-        assert_eq!(held(&agent), usd!("5"));
+        assert_eq!(held(&agent).await, usd!("5"));
     }
     let response = http.get(server.url("/joke")).send().await.unwrap();
     assert_eq!(response.extensions().get::<Receipt>().unwrap().top_up, Some(usd!("5")));
     assert_eq!(server.cards(), ["pm_1", "pm_1", "pm_1"]);
-    assert_eq!((stripe.seen().len(), held(&agent)), (1, usd!("5")));
+    assert_eq!((stripe.seen().len(), held(&agent).await), (1, usd!("5")));
     let ids: Vec<_> = server.seen().iter().filter_map(|seen| seen.payment.clone()).collect();
     assert_eq!(ids[0].top_up_id, None);
     assert_eq!((ids[1].top_up_id, ids[2].top_up_id), (Some(top_up_id()), Some(top_up_id())));
@@ -68,7 +68,7 @@ async fn another_route_resumes_the_payment_of_its_origin() {
     assert!(http.get(server.url("/joke")).send().await.is_err());
     http.get(server.url("/other")).send().await.unwrap();
     assert_eq!(server.cards(), ["pm_1", "pm_1"]);
-    assert_eq!(held(&agent), usd!("5"), "a charge whose answer was lost is not taken back");
+    assert_eq!(held(&agent).await, usd!("5"), "a charge whose answer was lost is not taken back");
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_pending_charge_that_is_declined_returns_its_hold() {
     assert!(http.get(server.url("/joke")).send().await.is_err());
     let result = http.get(server.url("/joke")).send().await;
     assert!(matches!(failure(&result), PaymentError::Declined(ErrorCode::CardDeclined)));
-    assert_eq!(held(&agent), usd!("0"));
+    assert_eq!(held(&agent).await, usd!("0"));
     assert!(http.get(server.url("/joke")).send().await.is_err());
     assert_eq!(server.cards(), ["pm_1", "pm_1", "pm_2"]);
 }
@@ -106,7 +106,7 @@ async fn an_outage_while_a_charge_is_pending_says_nothing_about_the_charge() {
     for _ in 0..3 {
         let result = http.get(server.url("/joke")).send().await;
         assert!(matches!(failure(&result), PaymentError::Unknown));
-        assert_eq!(held(&agent), usd!("5"));
+        assert_eq!(held(&agent).await, usd!("5"));
     }
     http.get(server.url("/joke")).send().await.unwrap();
     assert_eq!(server.cards(), ["pm_1"; 4]);
@@ -128,7 +128,7 @@ async fn a_refusal_that_names_the_pending_top_up_ends_it_and_returns_its_hold() 
     let result = http.get(server.url("/joke")).send().await;
     let code = ErrorCode::ProcessorUnavailable;
     assert!(matches!(failure(&result), PaymentError::Declined(c) if *c == code), "{result:?}");
-    assert_eq!(held(&agent), usd!("0"));
+    assert_eq!(held(&agent).await, usd!("0"));
     http.get(server.url("/joke")).send().await.unwrap();
     assert_eq!(server.cards(), ["pm_1", "pm_1", "pm_2"]);
 }
@@ -152,9 +152,9 @@ async fn an_honest_server_that_loses_its_answers_takes_no_more_than_the_day_allo
     for _ in 0..12 {
         assert!(http.get(server.url("/novel")).send().await.is_err());
         let charged = 5_000_000 * i64::try_from(provider.charges()).unwrap();
-        assert!(charged <= held(&agent).micros().get(), "{charged} is more than is held");
+        assert!(charged <= held(&agent).await.micros().get(), "{charged} is more than is held");
     }
-    assert_eq!((provider.charges(), held(&agent)), (4, usd!("20")));
+    assert_eq!((provider.charges(), held(&agent).await), (4, usd!("20")));
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn answers_that_do_not_say_what_was_taken_keep_the_hold() {
         let agent = agent(policy(), &stripe);
         let result = client(&agent).get(server.url("/joke")).send().await;
         assert!(failure(&result).is_unknown(), "{case}: {result:?}");
-        assert_eq!((held(&agent), server.cards().len()), (usd!("5"), 1), "{case}");
+        assert_eq!((held(&agent).await, server.cards().len()), (usd!("5"), 1), "{case}");
     }
 }
 
@@ -199,7 +199,7 @@ async fn silence_after_a_payment_is_unknown() {
     let request = client(&agent).get(server.url("/joke")).timeout(Duration::from_millis(300));
     let result = request.send().await;
     assert!(matches!(failure(&result), PaymentError::Unknown));
-    assert_eq!(held(&agent), usd!("5"));
+    assert_eq!(held(&agent).await, usd!("5"));
 }
 
 #[tokio::test]
@@ -223,10 +223,10 @@ async fn a_call_dropped_while_it_pays_keeps_its_hold_and_is_resumed() {
     let http = client(&agent);
     let call = http.get(server.url("/joke")).send();
     assert!(tokio::time::timeout(Duration::from_millis(300), call).await.is_err());
-    assert_eq!((held(&agent), payments.load(Ordering::SeqCst)), (usd!("5"), 1));
+    assert_eq!((held(&agent).await, payments.load(Ordering::SeqCst)), (usd!("5"), 1));
     http.get(server.url("/joke")).send().await.unwrap();
     assert_eq!(server.cards(), ["pm_1", "pm_1"]);
-    assert_eq!(held(&agent), usd!("5"));
+    assert_eq!(held(&agent).await, usd!("5"));
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn a_call_dropped_at_the_tokenizer_returns_its_hold() {
     let agent = agent(policy(), &stripe);
     let call = client(&agent).get(server.url("/joke")).send();
     assert!(tokio::time::timeout(Duration::from_millis(300), call).await.is_err());
-    assert_eq!((held(&agent), stripe.seen().len()), (usd!("0"), 1));
+    assert_eq!((held(&agent).await, stripe.seen().len()), (usd!("0"), 1));
 }
 
 #[tokio::test]
@@ -247,5 +247,5 @@ async fn a_success_without_a_word_about_the_payment_keeps_the_hold() {
     let response = client(&agent).get(server.url("/joke")).send().await.unwrap();
     assert!(response.extensions().get::<Receipt>().is_none());
     assert_eq!(response.text().await.unwrap(), "served");
-    assert_eq!(held(&agent), usd!("5"));
+    assert_eq!(held(&agent).await, usd!("5"));
 }

@@ -69,7 +69,7 @@ async fn a_v1_server_is_paid_by_card_and_then_from_credit() {
     // Credit runs out, and the server says so.
     balance.store(0, Ordering::SeqCst);
     http.get(server.url("/joke")).send().await.unwrap();
-    assert_eq!((stripe.seen().len(), held(&agent)), (2, usd!("10")));
+    assert_eq!((stripe.seen().len(), held(&agent).await), (2, usd!("10")));
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn a_v1_decline_in_the_body_alone_returns_the_hold() {
     let (_stripe, agent) = setup().await;
     let result = client(&agent).get(server.url("/joke")).send().await;
     assert!(matches!(failure(&result), PaymentError::Declined(ErrorCode::CardDeclined)));
-    assert_eq!(held(&agent), usd!("0"));
+    assert_eq!(held(&agent).await, usd!("0"));
 }
 
 #[tokio::test]
@@ -111,10 +111,10 @@ async fn a_repeat_at_a_v1_server_is_held_on_its_own_because_it_may_charge_again(
     let http = client(&agent);
     let result = http.get(server.url("/joke")).send().await;
     assert!(matches!(failure(&result), PaymentError::Unknown));
-    assert_eq!(held(&agent), usd!("5"));
+    assert_eq!(held(&agent).await, usd!("5"));
     http.get(server.url("/joke")).send().await.unwrap();
     assert_eq!(server.cards(), ["pm_1", "pm_1"]);
-    assert_eq!((stripe.seen().len(), held(&agent)), (1, usd!("10")));
+    assert_eq!((stripe.seen().len(), held(&agent).await), (1, usd!("10")));
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_repeat_that_a_v1_server_pays_from_credit_returns_the_second_hold() {
     let http = client(&agent);
     assert!(http.get(server.url("/joke")).send().await.is_err());
     http.get(server.url("/joke")).send().await.unwrap();
-    assert_eq!(held(&agent), usd!("5"));
+    assert_eq!(held(&agent).await, usd!("5"));
 }
 
 #[tokio::test]
@@ -143,5 +143,5 @@ async fn repeats_at_a_v1_server_end_at_the_budget() {
         assert!(http.get(server.url("/joke")).send().await.is_err());
     }
     assert_eq!((server.cards().len(), stripe.seen().len()), (2, 1));
-    assert_eq!(held(&agent), usd!("10"));
+    assert_eq!(held(&agent).await, usd!("10"));
 }

@@ -25,6 +25,7 @@ use reqwest_middleware::ClientBuilder;
 
 use crate::card::Card;
 use crate::error::{ConfigError, StateError};
+use crate::guard::{Guard, GuardMiddleware};
 use crate::middleware::PaymentMiddleware;
 use crate::origin::{Origin, is_secure};
 use crate::redirect as redirects;
@@ -42,6 +43,7 @@ pub struct Agent {
     tokenizer: Url,
     clock: Clock,
     redirects: Arc<redirect::Policy>,
+    guard: Option<Guard>,
 }
 
 impl Agent {
@@ -54,6 +56,7 @@ impl Agent {
             tokenizer: Tokenizer::stripe(),
             clock: Arc::new(system_time),
             redirects: Arc::new(redirect::Policy::default()),
+            guard: None,
         }
     }
 
@@ -108,6 +111,15 @@ impl Agent {
         self
     }
 
+    /// Which addresses the clients of this agent may connect to; all otherwise. For agents that
+    /// take addresses from pages. A guarded client uses no proxy, and resolves names with
+    /// [`Guard::resolver`]. The tokenizer's address is the owner's and is not guarded.
+    #[must_use]
+    pub fn guard(mut self, guard: Guard) -> Agent {
+        self.guard = Some(guard);
+        self
+    }
+
     /// A client that pays: the only way to one. Its redirect policy replaces the builder's (see
     /// [`Agent::redirects`]); pool, proxies, cookies and timeouts stay as they are.
     ///
@@ -119,8 +131,12 @@ impl Agent {
     ///
     /// [`ConfigError::Client`] when reqwest refuses the settings.
     pub fn client(&self, builder: reqwest::ClientBuilder) -> Result<ClientBuilder, ConfigError> {
-        let builder = builder.redirect(redirects::policy(Arc::clone(&self.redirects)));
-        let client = builder.build().map_err(ConfigError::Client)?;
+        let redirects = redirects::policy(Arc::clone(&self.redirects), self.guard.clone());
+        let builder = match &self.guard {
+            Some(guard) => guard.protect(builder),
+            None => builder,
+        };
+        let client = builder.redirect(redirects).build().map_err(ConfigError::Client)?;
         let middleware = PaymentMiddleware {
             policy: Arc::clone(&self.policy),
             card: self.card.clone(),
@@ -128,7 +144,11 @@ impl Agent {
             tokenizer: Tokenizer::new(self.tokenizer.clone()).map_err(ConfigError::Client)?,
             clock: Arc::clone(&self.clock),
         };
-        Ok(ClientBuilder::new(client).with(middleware))
+        let client = ClientBuilder::new(client).with(middleware);
+        Ok(match &self.guard {
+            Some(guard) => client.with(GuardMiddleware(guard.clone())),
+            None => client,
+        })
     }
 
     /// What was taken from the card, per day, as the policy counts it.

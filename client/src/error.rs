@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use farebox_policy::Refusal;
 use farebox_protocol::{ErrorCode, Money};
 
+use crate::guard::Blocked;
+
 /// Why a request was not paid for, or not served after it was. [`PaymentError::actor`] says who
 /// must act.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +108,9 @@ pub enum Reason {
     /// Too many origins have payments of unknown outcome.
     #[error("too many origins have unresolved payments")]
     TooManyOrigins,
+    /// The host is not on the public internet; see [`guard`](crate::guard). Nothing was sent.
+    #[error(transparent)]
+    PrivateAddress(#[from] Blocked),
 }
 
 /// Who must act before the same request can succeed.

@@ -44,6 +44,7 @@
 //!
 //! - [`agent`]: the builder, and the one door to a client
 //! - [`card`]: the card
+//! - [`guard`]: keeps requests out of private networks
 //! - [`receipt`]: [`MaxPrice`] and [`Receipt`], the extensions of a request and of its response
 //! - [`error`]: why something was not paid or not served, and who must act
 //!
@@ -52,6 +53,7 @@
 pub mod agent;
 pub mod card;
 pub mod error;
+pub mod guard;
 pub mod receipt;
 
 mod answer;
@@ -69,4 +71,5 @@ pub use card::{Card, CardError};
 pub use error::{Actor, ConfigError, PaymentError, PaymentErrorExt, Reason, StateError};
 pub use farebox_policy::{HostPattern, Policy, Refusal, Rule, Usage};
 pub use farebox_protocol::{Currency, ErrorCode, Micros, Money, TopUpId, usd};
+pub use guard::Guard;
 pub use receipt::{MaxPrice, Receipt};

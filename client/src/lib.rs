@@ -57,6 +57,8 @@ pub mod guard;
 pub mod receipt;
 
 mod answer;
+#[cfg_attr(not(test), expect(dead_code, reason = "the core calls it"))]
+mod body;
 mod books;
 mod call;
 mod middleware;
@@ -67,6 +69,7 @@ mod tokenizer;
 mod visit;
 
 pub use agent::Agent;
+pub use body::AskFirst;
 pub use card::{Card, CardError};
 pub use error::{Actor, ConfigError, PaymentError, PaymentErrorExt, Reason, StateError};
 pub use farebox_policy::{HostPattern, Policy, Refusal, Rule, Usage};

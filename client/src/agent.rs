@@ -32,6 +32,7 @@ use crate::card::Card;
 use crate::error::{ConfigError, PaymentError, StateError};
 use crate::event::{Events, Notice};
 use crate::file::beside;
+use crate::guard::{Guard, GuardMiddleware};
 use crate::hold::Purse;
 use crate::middleware::PaymentMiddleware;
 use crate::origin::Origin;
@@ -66,6 +67,7 @@ pub struct Agent {
     approval_timeout: Duration,
     keep_credit: Option<Money>,
     redirects: Arc<redirect::Policy>,
+    guard: Option<Guard>,
     events: Events,
     clock: Clock,
     #[cfg(feature = "test-util")]
@@ -88,6 +90,7 @@ impl Agent {
             approval_timeout: APPROVAL_TIMEOUT,
             keep_credit: None,
             redirects: Arc::new(redirect::Policy::default()),
+            guard: None,
             events: Events::new(),
             clock: Arc::new(system_time),
             #[cfg(feature = "test-util")]
@@ -179,6 +182,15 @@ impl Agent {
         self
     }
 
+    /// Which addresses the clients of this agent may connect to; all otherwise. For agents that
+    /// take addresses from pages. A guarded client uses no proxy, and resolves names with
+    /// [`Guard::resolver`]. The tokenizer's address is the owner's and is not guarded.
+    #[must_use]
+    pub fn guard(mut self, guard: Guard) -> Agent {
+        self.guard = Some(guard);
+        self
+    }
+
     /// Calls `listener` with every event, where it happens: the next step waits for it. A listener
     /// cannot change what is paid.
     #[must_use]
@@ -219,8 +231,12 @@ impl Agent {
     ///
     /// [`ConfigError::Client`] when reqwest refuses the settings.
     pub fn client(&self, builder: reqwest::ClientBuilder) -> Result<ClientBuilder, ConfigError> {
-        let builder = builder.redirect(redirects::policy(Arc::clone(&self.redirects)));
-        let client = builder.build().map_err(ConfigError::Client)?;
+        let redirects = redirects::policy(Arc::clone(&self.redirects), self.guard.clone());
+        let builder = match &self.guard {
+            Some(guard) => guard.protect(builder),
+            None => builder,
+        };
+        let client = builder.redirect(redirects).build().map_err(ConfigError::Client)?;
         let middleware = PaymentMiddleware {
             policy: Arc::clone(&self.policy),
             source: self.source()?,
@@ -234,7 +250,11 @@ impl Agent {
             #[cfg(feature = "test-util")]
             steps: self.steps.clone(),
         };
-        Ok(ClientBuilder::new(client).with(middleware))
+        let client = ClientBuilder::new(client).with(middleware);
+        Ok(match &self.guard {
+            Some(guard) => client.with(GuardMiddleware(guard.clone())),
+            None => client,
+        })
     }
 
     /// What was taken from the card, as the policy counts it.

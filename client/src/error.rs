@@ -17,6 +17,7 @@ use farebox_protocol::{ErrorCode, Money};
 
 use crate::approval::{ApprovalId, ApproverError};
 use crate::budget::BudgetError;
+use crate::guard::Blocked;
 
 /// Why a request was not paid for, or not served after it was. [`PaymentError::actor`] says who
 /// must act.
@@ -153,6 +154,9 @@ pub enum Reason {
     /// Too many origins have payments of unknown outcome.
     #[error("too many origins have unresolved payments")]
     TooManyOrigins,
+    /// The host is not on the public internet; see [`guard`](crate::guard). Nothing was sent.
+    #[error(transparent)]
+    PrivateAddress(#[from] Blocked),
 }
 
 /// Who must act before the same request can succeed.

@@ -9,17 +9,22 @@ use std::sync::Arc;
 
 use reqwest::redirect::Policy;
 
+use crate::guard::Guard;
+
 tokio::task_local! {
     static FOLLOWS: bool;
 }
 
-/// The policy of the inner client: `user`'s for unpaid sends, none for all others.
-pub(crate) fn policy(user: Arc<Policy>) -> Policy {
+/// The policy of the inner client: `user`'s for unpaid sends, none for all others. A target that
+/// `guard` refuses is an error: what `user` would do with it cannot be looked at.
+pub(crate) fn policy(user: Arc<Policy>, guard: Option<Guard>) -> Policy {
     Policy::custom(move |attempt| {
-        if FOLLOWS.try_with(|follows| *follows).unwrap_or(false) {
-            user.redirect(attempt)
-        } else {
-            attempt.stop()
+        if !FOLLOWS.try_with(|follows| *follows).unwrap_or(false) {
+            return attempt.stop();
+        }
+        match guard.as_ref().map(|guard| guard.check(attempt.url())) {
+            Some(Err(blocked)) => attempt.error(blocked),
+            _ => user.redirect(attempt),
         }
     })
 }

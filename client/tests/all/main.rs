@@ -4,6 +4,7 @@
 
 mod budget;
 mod card;
+mod guard;
 mod hostile;
 mod parallel;
 mod paying;

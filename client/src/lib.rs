@@ -51,6 +51,7 @@
 //! Requests, responses and errors are those of reqwest and reqwest-middleware.
 
 pub mod agent;
+#[cfg_attr(not(test), expect(dead_code, reason = "the agent does not pay from it"))]
 pub mod budget;
 pub mod card;
 pub mod error;
@@ -62,6 +63,9 @@ mod call;
 mod file;
 mod middleware;
 mod origin;
+#[cfg(test)]
+#[path = "../tests/all/processes.rs"]
+mod processes;
 mod redirect;
 mod state;
 mod tokenizer;

@@ -460,10 +460,7 @@ mod tests {
         let test = "file::tests::a_process_that_dies_frees_the_lock";
         let mut process = Process::send(test, path.to_str().unwrap());
         assert_eq!(process.hear().as_deref(), Some("locked"));
-        let waiting = thread::spawn({
-            let path = path.clone();
-            move || open(&path).update(add_one)
-        });
+        let waiting = thread::spawn(move || open(&path).update(add_one));
         thread::sleep(Duration::from_millis(200));
         assert!(!waiting.is_finished(), "it waits");
         process.kill();
@@ -491,7 +488,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_lock_that_was_removed_does_not_make_two() {
+    fn whoever_waits_for_a_lock_that_was_removed_takes_the_new_one() {
         let (_folder, path) = in_folder();
         let (one, other) = (open(&path), open(&path));
         let lock = beside(&path, ".lock");

@@ -1,3 +1,6 @@
+#[cfg(feature = "redis")]
+mod redis;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

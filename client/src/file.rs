@@ -371,3 +371,184 @@ pub(crate) fn private() -> OpenOptions {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::thread;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::processes::{Process, errand, say};
+
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Count {
+        count: u32,
+    }
+
+    fn in_folder() -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("count.json");
+        (folder, path)
+    }
+
+    fn open(path: &Path) -> SharedFile<Count> {
+        SharedFile::open(path, 1).unwrap()
+    }
+
+    fn add_one(count: &mut Count) -> u32 {
+        count.count += 1;
+        count.count
+    }
+
+    #[test]
+    fn every_change_is_made_on_the_last_one() {
+        let (_folder, path) = in_folder();
+        // All contents have the same length, and follow one another in no time.
+        open(&path).update(|count| count.count = 1_000).unwrap();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let file = open(&path);
+                    for _ in 0..200 {
+                        file.update(add_one).unwrap();
+                    }
+                });
+            }
+        });
+        let file = open(&path);
+        assert_eq!(
+            (file.read().unwrap(), file.with(|count| count.count)),
+            (Count { count: 1_800 }, 1_800)
+        );
+    }
+
+    #[test]
+    fn a_look_without_io_is_as_old_as_the_last_access() {
+        let (_folder, path) = in_folder();
+        let (one, other) = (open(&path), open(&path));
+        assert_eq!(one.update(add_one).unwrap(), 1);
+        assert_eq!(other.with(Count::clone), Count { count: 0 });
+        assert_eq!(other.read().unwrap(), Count { count: 1 });
+        assert_eq!(other.with(Count::clone), Count { count: 1 });
+    }
+
+    #[test]
+    fn what_changes_nothing_is_not_written() {
+        let (_folder, path) = in_folder();
+        let file = open(&path);
+        file.update(|_| ()).unwrap();
+        assert!(!path.exists());
+        file.update(add_one).unwrap();
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        file.update(|_| ()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
+        assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"schema":1,"count":1}"#);
+    }
+
+    #[test]
+    fn a_panic_changes_nothing_and_frees_the_lock() {
+        let (_folder, path) = in_folder();
+        for file in [SharedFile::in_memory(), open(&path)] {
+            file.update(add_one).unwrap();
+            let panicking = AssertUnwindSafe(|| {
+                file.update(|count| {
+                    add_one(count);
+                    panic!("in the middle");
+                })
+            });
+            assert!(catch_unwind(panicking).is_err());
+            assert_eq!(file.with(Count::clone), Count { count: 1 });
+            assert_eq!(file.update(add_one).unwrap(), 2);
+        }
+        assert_eq!(open(&path).update(add_one).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_process_that_dies_frees_the_lock() {
+        if let Some(path) = errand() {
+            open(Path::new(&path))
+                .update(|count| {
+                    add_one(count);
+                    say("locked");
+                    thread::park();
+                })
+                .unwrap();
+        }
+        let (_folder, path) = in_folder();
+        let test = "file::tests::a_process_that_dies_frees_the_lock";
+        let mut process = Process::send(test, path.to_str().unwrap());
+        assert_eq!(process.hear().as_deref(), Some("locked"));
+        let waiting = thread::spawn(move || open(&path).update(add_one));
+        thread::sleep(Duration::from_millis(200));
+        assert!(!waiting.is_finished(), "it waits");
+        process.kill();
+        assert_eq!(waiting.join().unwrap().unwrap(), 1, "what died has changed nothing");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_lock_for_ever() {
+        let (_folder, path) = in_folder();
+        let (one, other) = (open(&path), open(&path));
+        thread::scope(|scope| {
+            one.update(|_| {
+                let waited = scope.spawn(|| {
+                    let started = Instant::now();
+                    (other.update(add_one), started.elapsed())
+                });
+                let (result, waited) = waited.join().unwrap();
+                assert!(matches!(result, Err(StateError::Locked(_))), "{result:?}");
+                assert!((LOCK_WAIT..LOCK_WAIT * 2).contains(&waited), "{waited:?}");
+            })
+            .unwrap();
+        });
+        assert_eq!(other.update(add_one).unwrap(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn whoever_waits_for_a_lock_that_was_removed_takes_the_new_one() {
+        let (_folder, path) = in_folder();
+        let (one, other) = (open(&path), open(&path));
+        let lock = beside(&path, ".lock");
+        one.update(add_one).unwrap();
+        let held = one.place.as_ref().unwrap().lock_file().unwrap();
+        held.lock().unwrap();
+        thread::scope(|scope| {
+            // It waits for a lock that is about to be another one.
+            let waiting = scope.spawn(|| other.update(add_one));
+            thread::sleep(Duration::from_millis(50));
+            fs::remove_file(&lock).unwrap();
+            assert_eq!(waiting.join().unwrap().unwrap(), 2);
+        });
+        let place = one.place.as_ref().unwrap();
+        assert!(!place.is_lock(&held), "whoever gets it late tries again");
+        assert_eq!(one.update(add_one).unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_task_is_gone_is_made_to_the_end() {
+        let (_folder, path) = in_folder();
+        let file = Arc::new(open(&path));
+        let (started, release) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+        let (set_started, set_release) = (started.0, release.0);
+        let change = file.update_async(move |count| {
+            set_started.send(()).unwrap();
+            release.1.recv().unwrap();
+            add_one(count)
+        });
+        let dropped = tokio::time::timeout(Duration::from_millis(50), change).await;
+        assert!(dropped.is_err());
+        started.1.recv().unwrap();
+        set_release.send(()).unwrap();
+        assert_eq!(file.read_async().await.unwrap(), Count { count: 1 });
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "in the middle")]
+    async fn a_panic_reaches_whoever_asked_for_the_change() {
+        let (_folder, path) = in_folder();
+        let _ = Arc::new(open(&path)).update_async(|_| panic!("in the middle")).await;
+    }
+}

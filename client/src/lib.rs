@@ -55,6 +55,7 @@
 
 pub mod agent;
 pub mod approval;
+#[cfg_attr(not(test), expect(dead_code, reason = "the agent does not pay from it"))]
 pub mod budget;
 pub mod card;
 pub mod error;
@@ -75,6 +76,9 @@ mod middleware;
 mod origin;
 mod outcome;
 mod pay;
+#[cfg(test)]
+#[path = "../tests/all/processes.rs"]
+mod processes;
 mod redirect;
 mod service;
 mod state;

@@ -37,6 +37,9 @@ struct Turn {
     version: u64,
 }
 
+/// The version and the sheet, as Redis has them.
+type Fields = (Option<String>, Option<Vec<u8>>);
+
 /// What stands in Redis.
 struct Found {
     sheet: Sheet,
@@ -139,10 +142,9 @@ impl Shared {
     ) -> Result<Found, Failed> {
         let mut pipe = redis::pipe();
         pipe.hmget(&self.key, &["version", "sheet"]).cmd("TIME");
-        let ((version, sheet), (now, _)): ((Option<String>, Option<Vec<u8>>), (i64, i64)) =
-            pipe.query_async(connection).await?;
+        let (fields, (now, _)): (Fields, (i64, i64)) = pipe.query_async(connection).await?;
         let malformed = || Failed::For(BudgetError::Malformed(self.key.clone()));
-        let (version, sheet) = match (version, sheet) {
+        let (version, sheet) = match fields {
             (None, None) => (0, Sheet::default()),
             (Some(version), Some(sheet)) => {
                 let version = version.parse().map_err(|_| malformed())?;

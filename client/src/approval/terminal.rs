@@ -280,13 +280,13 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(10_000) })]
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
         fn no_other_text_approves(text in "[yYeEsSnN \\r\\n\\x00\\x1b]{0,6}|\\PC{0,12}") {
-            let accepted = ["y", "yes"].iter().flat_map(|yes| [format!("{yes}\n"), format!("{yes}\r\n")]);
-            let first = text.split_inclusive('\n').next().unwrap_or_default().to_ascii_lowercase();
-            let expected = accepted.into_iter().any(|yes| yes == first);
+            let line = text.split_inclusive('\n').next().unwrap_or_default();
+            let line = line.to_ascii_lowercase();
+            let expected = ["y\n", "y\r\n", "yes\n", "yes\r\n"].contains(&line.as_str());
             let (answer, _) = typed(text.as_bytes(), &question(1));
             prop_assert_eq!(answer == Answer::Approved, expected, "{:?}", text);
         }
@@ -295,10 +295,17 @@ mod tests {
     #[test]
     fn the_question_shows_what_is_paid_to_whom_for_what_and_why() {
         let (_, shown) = typed(b"n\n", &question(1));
-        let expected = "\nAn agent asks to pay:\n  request  GET /joke?lang=en\n  reason   above 0.01 \
-            usd\n  price    0.02 usd\n  top-up   5.00 usd is charged to the card\n  paid to  \
-            https://api.example.com\nApprove? Only y or yes does: ";
-        assert_eq!(shown, expected);
+        let expected = [
+            "",
+            "An agent asks to pay:",
+            "  request  GET /joke?lang=en",
+            "  reason   above 0.01 usd",
+            "  price    0.02 usd",
+            "  top-up   5.00 usd is charged to the card",
+            "  paid to  https://api.example.com",
+            "Approve? Only y or yes does: ",
+        ];
+        assert_eq!(shown, expected.join("\n"));
     }
 
     #[test]
@@ -317,8 +324,10 @@ mod tests {
         assert_eq!(shown.matches(r"\u{1b}[2K").count(), 4, "it is shown for what it is");
     }
 
-    /// A line at once, another after a while.
-    struct Slow(VecDeque<(Duration, &'static [u8])>);
+    /// A line, and how long it takes to come.
+    type Typed = (Duration, &'static [u8]);
+
+    struct Slow(VecDeque<Typed>);
 
     impl io::Read for Slow {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -332,7 +341,7 @@ mod tests {
     #[test]
     fn what_was_typed_before_the_question_is_not_its_answer() {
         let (now, later) = (Duration::ZERO, Duration::from_millis(250));
-        let cases: [(&[(Duration, &[u8])], Answer); 3] = [
+        let cases: [(&[Typed], Answer); 3] = [
             (&[(now, b"y\n")], Answer::Denied),
             (&[(now, b"y\n"), (now, b"yes\n"), (later, b"n\n")], Answer::Denied),
             (&[(now, b"n\n"), (later, b"y\n")], Answer::Approved),

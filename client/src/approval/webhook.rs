@@ -151,7 +151,9 @@ fn read(body: &[u8], question: &Question) -> Result<Answer, ApproverError> {
 mod tests {
     use farebox_protocol::usd;
     use http::Method;
+    use proptest::collection::vec;
     use proptest::prelude::*;
+    use proptest::sample::Index;
     use serde_json::Value;
 
     use super::*;
@@ -175,11 +177,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(10_000) })]
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
         fn no_altered_answer_approves_another_question(
-            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0_u8..3), 0..4),
+            edits in vec((any::<Index>(), any::<u8>(), 0_u8..3), 0..4),
         ) {
             let mut body = approval().into_bytes();
             for (at, byte, how) in edits {
@@ -190,11 +192,9 @@ mod tests {
                     _ => drop(body.remove(at)),
                 }
             }
-            let says = |value: &Value, name: &str, expected: String| value[name] == Value::String(expected);
-            let approves = serde_json::from_slice(&body).is_ok_and(|value: Value| {
-                says(&value, "id", question().id.to_string())
-                    && says(&value, "fingerprint", question().fingerprint().to_string())
-                    && says(&value, "status", "approved".to_owned())
+            let good: Value = serde_json::from_str(&approval()).unwrap();
+            let approves = serde_json::from_slice(&body).is_ok_and(|told: Value| {
+                ["id", "fingerprint", "status"].iter().all(|name| told[name] == good[name])
             });
             let approved = matches!(read(&body, &question()), Ok(Answer::Approved));
             prop_assert_eq!(approved, approves, "{:?}", String::from_utf8_lossy(&body));

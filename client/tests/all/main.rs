@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
+mod approvals;
 mod budget;
 mod card;
 mod hostile;
@@ -10,6 +11,7 @@ mod paying;
 mod redirects;
 mod sandbox;
 mod secrets;
+mod sources;
 mod state;
 mod support;
 mod unknown;

@@ -98,9 +98,8 @@ impl<S: PaymentSource> DynPaymentSource for S {
 
 /// A card that becomes a new PaymentMethod for every top-up, at Stripe. It goes nowhere else.
 ///
-/// Stripe makes a PaymentMethod of a card number only for accounts that have enabled [card data
-/// collection with a publishable key](https://support.stripe.com/questions/card-tokenization-restrictions);
-/// elsewhere this source answers [`PaymentError::CardTokenizationDisabled`].
+/// Stripe makes a PaymentMethod of a card number only for accounts that have enabled it for their
+/// publishable key; elsewhere this source answers [`PaymentError::CardTokenizationDisabled`].
 #[expect(missing_debug_implementations, reason = "a card must not be printable")]
 pub struct TokenizedCard {
     pub(crate) card: Arc<Card>,
@@ -176,18 +175,23 @@ pub struct SourceFn<F>(F);
 /// A source that calls `make`.
 ///
 /// ```
-/// use farebox_client::{PaymentError, PaymentSource as _, TopUp, source_fn, usd};
+/// use farebox_client::{PaymentError, PaymentMethodId, PaymentSource as _, TopUp, source_fn, usd};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let source = source_fn(|top_up| async move {
-///     if top_up.amount.micros() > usd!("50").micros() {
-///         return Err(PaymentError::SourceRefused { reason: "50 usd is enough".to_owned() });
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let id: PaymentMethodId = "pm_1abc".parse()?;
+/// let source = source_fn(move |top_up| {
+///     let id = id.clone();
+///     async move {
+///         let small = top_up.amount.micros() <= usd!("50").micros();
+///         small.then_some(id).ok_or(PaymentError::SourceRefused { reason: "too much".to_owned() })
 ///     }
-///     "pm_1abc".parse().map_err(|_| PaymentError::SourceUnavailable { reason: "no id".to_owned() })
 /// });
-/// let top_up = TopUp::new("https://api.example.com", "pk_live_1", usd!("5"));
-/// assert!(source.payment_method(&top_up).await.is_ok());
+/// let five = TopUp::new("https://api.example.com", "pk_live_1", usd!("5"));
+/// assert!(source.payment_method(&five).await.is_ok());
+/// let sixty = TopUp::new("https://api.example.com", "pk_live_1", usd!("60"));
+/// assert!(source.payment_method(&sixty).await.is_err());
+/// # Ok(())
 /// # }
 /// ```
 pub fn source_fn<F, Fut>(make: F) -> SourceFn<F>

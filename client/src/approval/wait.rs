@@ -65,3 +65,114 @@ pub(crate) async fn wait(
         pause = pause.saturating_mul(2).min(pace.longest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use farebox_protocol::usd;
+    use http::Method;
+
+    use super::*;
+    use crate::approval::{ApprovalId, Approver};
+
+    /// An approver that answers as its script says, given how often and when it was asked.
+    struct Script<F>(F, Mutex<Vec<Duration>>, Instant);
+
+    impl<F> Script<F> {
+        fn new(script: F) -> Script<F> {
+            Script(script, Mutex::default(), Instant::now())
+        }
+
+        fn asked_at_seconds(&self) -> Vec<u64> {
+            self.1.lock().unwrap().iter().map(Duration::as_secs).collect()
+        }
+    }
+
+    impl<F> Approver for Script<F>
+    where
+        F: Fn(usize) -> Option<Result<Answer, ApproverError>> + Send + Sync + 'static,
+    {
+        async fn ask(&self, _: &Question) -> Result<Answer, ApproverError> {
+            let times = {
+                let mut times = self.1.lock().unwrap();
+                times.push(self.2.elapsed());
+                times.len()
+            };
+            match self.0(times) {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn ask<A: Approver>(approver: &A, seconds: u64) -> Result<Waited, ApproverError> {
+        let url = "https://api.example.com/joke".parse().unwrap();
+        let id = ApprovalId::from_bytes([1; 16]);
+        let question = Question::new(id, 1_700_000_000, &Method::GET, &url, usd!("0.02"));
+        wait(approver, &question, Pace::default(), Duration::from_secs(seconds)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pending_question_is_looked_at_less_and_less_often() {
+        let approver = Script::new(|times| {
+            Some(Ok(if times < 8 { Answer::Pending } else { Answer::Approved }))
+        });
+        assert_eq!(ask(&approver, 3_600).await.unwrap(), Waited::Approved);
+        assert_eq!(approver.asked_at_seconds(), [0, 1, 3, 7, 15, 30, 45, 60]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_answer_in_time_is_a_result_of_its_own() {
+        let silent = Script::new(|_| Some(Ok(Answer::Pending)));
+        assert_eq!(ask(&silent, 20).await.unwrap(), Waited::TimedOut);
+        assert_eq!(silent.2.elapsed(), Duration::from_secs(20));
+        let stuck = Script::new(|_| None);
+        assert_eq!(ask(&stuck, 20).await.unwrap(), Waited::TimedOut);
+        assert_eq!(stuck.2.elapsed(), Duration::from_secs(20));
+        assert_eq!(stuck.asked_at_seconds(), [0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_denial_ends_the_waiting() {
+        let approver = Script::new(|times| {
+            Some(Ok(if times == 2 { Answer::Denied } else { Answer::Pending }))
+        });
+        assert_eq!(ask(&approver, 3_600).await.unwrap(), Waited::Denied);
+        assert_eq!(approver.asked_at_seconds(), [0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_approver_that_fails_is_asked_again_and_its_last_failure_told_at_the_end() {
+        let recovering = Script::new(|times| {
+            Some(if times < 4 { Err(ApproverError::Unavailable) } else { Ok(Answer::Approved) })
+        });
+        assert_eq!(ask(&recovering, 60).await.unwrap(), Waited::Approved);
+        let failing = Script::new(|_| Some(Err(ApproverError::Status(500))));
+        let error = ask(&failing, 60).await.unwrap_err();
+        assert!(matches!(error, ApproverError::Status(500)), "{error:?}");
+        assert_eq!(failing.2.elapsed(), Duration::from_secs(60));
+        let answered = Script::new(|times| {
+            Some(if times < 3 { Err(ApproverError::Unavailable) } else { Ok(Answer::Pending) })
+        });
+        assert_eq!(ask(&answered, 60).await.unwrap(), Waited::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_missing_terminal_is_told_at_once() {
+        let approver = Script::new(|_| Some(Err(ApproverError::NoTerminal)));
+        let error = ask(&approver, 3_600).await.unwrap_err();
+        assert!(matches!(error, ApproverError::NoTerminal), "{error:?}");
+        assert_eq!(approver.asked_at_seconds(), [0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_gets_five_seconds_and_no_limit_overflows() {
+        let stuck = Script::new(|_| None);
+        assert_eq!(ask(&stuck, 0).await.unwrap(), Waited::TimedOut);
+        assert_eq!(stuck.2.elapsed(), SHORTEST);
+        let stuck = Script::new(|_| None);
+        assert_eq!(ask(&stuck, u64::MAX).await.unwrap(), Waited::TimedOut);
+        assert!(stuck.2.elapsed() >= LONGEST);
+    }
+}

@@ -146,3 +146,58 @@ fn read(body: &[u8], question: &Question) -> Result<Answer, ApproverError> {
     }
     Ok(answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use farebox_protocol::usd;
+    use http::Method;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn question() -> Question {
+        let url = "https://api.example.com/joke".parse().unwrap();
+        let id = ApprovalId::from_bytes([0xab; 16]);
+        Question::new(id, 1_700_000_000, &Method::GET, &url, usd!("0.02"))
+    }
+
+    fn approval() -> String {
+        let (id, fingerprint) = (question().id, question().fingerprint());
+        format!(r#"{{"id":"{id}","fingerprint":"{fingerprint}","status":"approved"}}"#)
+    }
+
+    #[test]
+    fn a_token_is_not_printed_with_its_request() {
+        let bearer = bearer(&"hush".into()).unwrap();
+        assert_eq!(bearer.as_bytes(), b"Bearer hush");
+        assert_eq!(format!("{bearer:?}"), "Sensitive");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+        #[test]
+        fn no_altered_answer_approves_another_question(
+            edits in vec((any::<Index>(), any::<u8>(), 0_u8..3), 0..4),
+        ) {
+            let mut body = approval().into_bytes();
+            for (at, byte, how) in edits {
+                let at = at.index(body.len());
+                match how {
+                    0 => body[at] = byte,
+                    1 => body.insert(at, byte),
+                    _ => drop(body.remove(at)),
+                }
+            }
+            let good: Value = serde_json::from_str(&approval()).unwrap();
+            let approves = serde_json::from_slice(&body).is_ok_and(|told: Value| {
+                ["id", "fingerprint", "status"].iter().all(|name| told[name] == good[name])
+            });
+            let approved = matches!(read(&body, &question()), Ok(Answer::Approved));
+            prop_assert_eq!(approved, approves, "{:?}", String::from_utf8_lossy(&body));
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
+mod approvals;
 mod budget;
 mod card;
 mod guard;
@@ -11,6 +12,7 @@ mod paying;
 mod redirects;
 mod sandbox;
 mod secrets;
+mod sources;
 mod state;
 mod support;
 mod unknown;

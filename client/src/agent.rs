@@ -52,6 +52,9 @@ pub(crate) type Steps = Arc<dyn Fn(&'static str) + Send + Sync>;
 /// How long a call waits for its owner's answer, unless the agent says otherwise.
 const APPROVAL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
+/// The longest streamed body that is kept in memory, unless the agent says otherwise.
+const BODY_LIMIT: usize = 1024 * 1024;
+
 /// A policy, a way to pay, and what is remembered between requests. All its clients share one
 /// budget.
 pub struct Agent {
@@ -66,6 +69,7 @@ pub struct Agent {
     approver: Option<Arc<dyn DynApprover>>,
     approval_timeout: Duration,
     keep_credit: Option<Money>,
+    body_limit: usize,
     redirects: Arc<redirect::Policy>,
     guard: Option<Guard>,
     events: Events,
@@ -89,6 +93,7 @@ impl Agent {
             approver: None,
             approval_timeout: APPROVAL_TIMEOUT,
             keep_credit: None,
+            body_limit: BODY_LIMIT,
             redirects: Arc::new(redirect::Policy::default()),
             guard: None,
             events: Events::new(),
@@ -174,6 +179,16 @@ impl Agent {
         self
     }
 
+    /// The longest streamed body, in bytes, that is kept in memory to be sent again with a payment:
+    /// 1 MiB, if nothing is said. Only bodies for hosts that the policy allows are kept, and nothing is
+    /// sent while they are read. A longer one is streamed; if a payment is asked for it, the call
+    /// ends with [`PaymentError::BodyNotReplayable`], unless its caller allows [`AskFirst`](crate::AskFirst).
+    #[must_use]
+    pub fn body_limit(mut self, bytes: usize) -> Agent {
+        self.body_limit = bytes;
+        self
+    }
+
     /// How requests without a payment follow redirects; reqwest's default otherwise. A request
     /// that carries a payment follows none.
     #[must_use]
@@ -244,6 +259,7 @@ impl Agent {
             approver: self.approver.clone(),
             approval_timeout: self.approval_timeout,
             keep_credit: self.keep_credit,
+            body_limit: self.body_limit,
             events: self.events.clone(),
             clock: Arc::clone(&self.clock),
             recovered: AtomicBool::new(false),

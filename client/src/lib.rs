@@ -55,7 +55,6 @@
 
 pub mod agent;
 pub mod approval;
-#[cfg_attr(not(test), expect(dead_code, reason = "the agent does not pay from it"))]
 pub mod budget;
 pub mod card;
 pub mod error;
@@ -66,7 +65,6 @@ pub mod source;
 
 mod answer;
 mod approve;
-#[cfg_attr(not(test), expect(dead_code, reason = "the core calls it"))]
 mod body;
 mod books;
 mod call;
@@ -87,15 +85,13 @@ mod visit;
 
 pub use agent::Agent;
 pub use approval::{Answer, ApprovalId, Approver, ApproverError, Question, Terminal, Webhook};
-pub use budget::{Budget, BudgetError};
 pub use body::AskFirst;
+pub use budget::{Budget, BudgetError};
 pub use card::{Card, CardError};
 pub use error::{Actor, ConfigError, PaymentError, PaymentErrorExt, Reason, StateError};
 pub use event::{Event, Notice};
-pub use farebox_policy::{HostPattern, Policy, Refusal, Rule, Usage};
+pub use farebox_policy::{Escalation, HostPattern, Policy, Refusal, Rule, Usage};
 pub use farebox_protocol::{Currency, ErrorCode, Micros, Money, PaymentMethodId, TopUpId, usd};
+pub use guard::{Blocked, Guard};
 pub use receipt::{MaxPrice, PaymentKey, Receipt};
 pub use source::{PaymentSource, StoredMethods, TokenizedCard, TopUp, source_fn};
-pub use farebox_protocol::{Currency, ErrorCode, Micros, Money, TopUpId, usd};
-pub use guard::Guard;
-pub use receipt::{MaxPrice, Receipt};

@@ -45,6 +45,8 @@ pub(crate) struct PaymentMiddleware {
     pub(crate) approver: Option<Arc<dyn DynApprover>>,
     pub(crate) approval_timeout: Duration,
     pub(crate) keep_credit: Option<Money>,
+    /// The longest streamed body, in bytes, that is kept in memory.
+    pub(crate) body_limit: usize,
     pub(crate) events: Events,
     pub(crate) clock: Clock,
     /// Whether what a crash left of holds was looked for.
@@ -115,6 +117,9 @@ impl PaymentMiddleware {
         if let Some(ended) = visit.call.ended() {
             return Err(PaymentError::from(ended).into());
         }
+        if self.may_pay(visit) {
+            visit.keep_body(self.body_limit).await?;
+        }
         let mut attempt = self.opening(visit)?;
         loop {
             visit.seen = visit.gate.sent();
@@ -151,10 +156,13 @@ impl PaymentMiddleware {
         }
     }
 
+    fn may_pay(&self, visit: &Visit<'_>) -> bool {
+        visit.origin.secure() && self.policy.allows(visit.origin.host(), visit.origin.port())
+    }
+
     /// What is known already decides how the first send is paid.
     fn opening(&self, visit: &mut Visit<'_>) -> Result<Attempt, PaymentError> {
-        let origin = &visit.origin;
-        if !origin.secure() || !self.policy.allows(origin.host(), origin.port()) {
+        if !self.may_pay(visit) {
             return Ok(Attempt::Unpaid);
         }
         if !visit.is_safe() {
@@ -199,7 +207,7 @@ impl PaymentMiddleware {
 
     async fn attempt(&self, visit: &mut Visit<'_>, attempt: &Attempt) -> Result<Paid, Failure> {
         match attempt {
-            Attempt::Unpaid => visit.send(None).await.map(Paid::Served),
+            Attempt::Unpaid => self.send_unpaid(visit).await.map(Paid::Served),
             Attempt::Credit(max) => self.spend(visit, *max).await.map(Paid::Served),
             Attempt::Resume(price) => {
                 self.pay(visit, &Quote { price: *price, terms: None }).await
@@ -217,6 +225,17 @@ impl PaymentMiddleware {
                 self.spend(visit, *price).await.map(Paid::Served)
             }
         }
+    }
+
+    /// Sends the request as its caller made it, unless its price must be asked without its body.
+    async fn send_unpaid(&self, visit: &mut Visit<'_>) -> Result<Response, Failure> {
+        if self.may_pay(visit) && visit.asks_first() {
+            let answer = visit.ask().await?;
+            if answer.status() == StatusCode::PAYMENT_REQUIRED {
+                return Ok(answer);
+            }
+        }
+        visit.send(None).await
     }
 
     /// Sends the request with the credential, up to a price.

@@ -9,6 +9,7 @@ use reqwest::{Request, Response, Url};
 use reqwest_middleware::Next;
 
 use crate::approval::{ApprovalId, Question};
+use crate::body::{self, AskFirst};
 use crate::call::Call;
 use crate::error::{PaymentError, Reason};
 use crate::origin::{Origin, route};
@@ -93,6 +94,31 @@ impl<'a> Visit<'a> {
     /// Whether repeating the request by itself changes nothing at the server.
     pub(crate) fn is_safe(&self) -> bool {
         self.method.is_safe()
+    }
+
+    /// Keeps a streamed body of at most `limit` bytes in memory, so that it can be sent again.
+    pub(crate) async fn keep_body(&mut self, limit: usize) -> Result<(), Failure> {
+        if let Some(request) = self.request.take() {
+            let kept = body::replayable(request, limit).await;
+            self.request = Some(kept.map_err(|error| Failure::Http(error.into()))?);
+        }
+        Ok(())
+    }
+
+    /// Whether the price is to be asked with an empty body: the real one can be sent only once.
+    pub(crate) fn asks_first(&self) -> bool {
+        let once = |body: &reqwest::Body| body.as_bytes().is_none();
+        let body = self.request.as_ref().and_then(Request::body);
+        body.is_some_and(once) && self.extensions.get::<AskFirst>().is_some()
+    }
+
+    /// Sends the request without its body, which stays.
+    pub(crate) async fn ask(&mut self) -> Result<Response, Failure> {
+        let request = self.request.as_ref().ok_or(PaymentError::BodyNotReplayable)?;
+        let mut empty = body::without_body(request);
+        empty.headers_mut().remove(IDEMPOTENCY_KEY);
+        let sent = self.next.clone().run(empty, self.extensions);
+        redirect::scope(true, sent).await.map_err(Failure::Http)
     }
 
     /// Whether it can be sent (again).

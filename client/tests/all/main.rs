@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
+mod ahead;
 mod approvals;
+mod approving;
 mod budget;
 mod card;
 mod guard;
 mod hostile;
+mod named;
 mod parallel;
 mod paying;
 mod redirects;

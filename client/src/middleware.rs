@@ -494,6 +494,7 @@ impl PaymentMiddleware {
         match decide(&self.policy, &books.usage, &asked, (self.clock)()).0 {
             Decision::Allow => Ok(()),
             Decision::Refuse(refusal) => Err(Reason::Policy(refusal)),
+            Decision::Escalate(_) => Err(Reason::NoOffer),
         }
     }
 
@@ -503,10 +504,10 @@ impl PaymentMiddleware {
         let now = (self.clock)();
         let mut books = self.state.books();
         let (decision, usage) = decide(&self.policy, &books.usage, &asked, now);
-        match (decision, asked.hold(now)) {
+        match (decision, asked.hold(now).zip(usage)) {
             (Decision::Refuse(refusal), _) => Err(Reason::Policy(refusal)),
-            (Decision::Allow, None) => Err(Reason::NoOffer),
-            (Decision::Allow, Some(hold)) => {
+            (Decision::Allow, None) | (Decision::Escalate(_), _) => Err(Reason::NoOffer),
+            (Decision::Allow, Some((hold, usage))) => {
                 books.usage = usage;
                 Ok(Held { state: &self.state, hold, kept: false })
             }

@@ -337,7 +337,7 @@ impl PaymentMiddleware {
 
     /// The highest price that is allowed without asking.
     fn cap(&self, visit: &Visit<'_>) -> Option<Money> {
-        let limit = self.policy.limits().per_request?;
+        let limit = self.policy.max_price(visit.origin.host(), visit.origin.port())?;
         let cap = match visit.max_price {
             None => limit,
             Some(max) if max.currency() != limit.currency() => return None,

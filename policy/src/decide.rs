@@ -5,31 +5,43 @@
 //! use farebox_protocol::usd;
 //!
 //! let policy = Policy::new().allow("api.example.com").per_request(usd!("0.05"));
+//! let policy = policy.ask_above(usd!("0.02"));
 //! let from_credit = Request::new("api.example.com", 443, usd!("0.01"));
 //! let (decision, usage) = decide(&policy, &Usage::new(), &from_credit, 0);
 //! assert_eq!(decision, Decision::Allow);
-//! assert_eq!(usage, Usage::new()); // nothing left the card
+//! assert_eq!(usage, None); // nothing left the card
+//!
+//! let dear = Request::new("api.example.com", 443, usd!("0.03"));
+//! let (decision, _) = decide(&policy, &Usage::new(), &dear, 0);
+//! assert!(matches!(decision, Decision::Escalate(_)));
+//! assert_eq!(decide(&policy, &Usage::new(), &dear.approved(), 0).0, Decision::Allow);
 //! ```
 
-use farebox_protocol::{Micros, Money};
+use std::ops::ControlFlow;
 
+use farebox_protocol::Money;
+use serde::Serialize;
+
+use crate::check::{Verdict, each_check};
+use crate::hold::Hold;
 use crate::policy::Policy;
-use crate::refusal::{Refusal, Rule};
-use crate::usage::{Hold, Uncounted, Usage, day_of};
+use crate::refusal::{Escalation, Refusal};
+use crate::usage::Usage;
 
 /// What an agent is about to pay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    host: &'a str,
-    port: u16,
-    price: Money,
-    top_up: Option<Money>,
+    pub(crate) host: &'a str,
+    pub(crate) port: u16,
+    pub(crate) price: Money,
+    pub(crate) top_up: Option<Money>,
+    pub(crate) approved: bool,
 }
 
 impl<'a> Request<'a> {
     /// A request to `host` on `port` that costs `price`, paid from credit.
     pub fn new(host: &'a str, port: u16, price: Money) -> Request<'a> {
-        Request { host, port, price, top_up: None }
+        Request { host, port, price, top_up: None, approved: false }
     }
 
     /// The same, paid from a card charge of `amount`.
@@ -39,23 +51,33 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// The same, after a human said yes to it: thresholds are passed, limits are not.
+    #[must_use]
+    pub fn approved(mut self) -> Request<'a> {
+        self.approved = true;
+        self
+    }
+
     /// What [`decide()`] sets aside at `now` when it allows this request: its top-up.
     pub fn hold(&self, now: i64) -> Option<Hold> {
-        self.top_up.map(|amount| Hold::new(amount, now))
+        self.top_up.map(|amount| Hold::new(self.host, self.port, amount, now))
     }
 }
 
 /// Whether it may be paid.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "decision", rename_all = "snake_case")]
 pub enum Decision {
     /// It may.
     Allow,
+    /// It may, if a human says so.
+    Escalate(Escalation),
     /// It may not.
     Refuse(Refusal),
 }
 
-/// Decides about `request` at `now` (Unix seconds) and returns the usage after it: with the
-/// top-up held if it is allowed, unchanged otherwise.
+/// Decides about `request` at `now` (Unix seconds). With it comes the usage after a top-up that is
+/// allowed; `None` when nothing is set aside and the usage stays what it is.
 ///
 /// A hold is what leaves the card if all goes well. Keep the new usage before the money is sent,
 /// and take the hold back with [`Usage::release`] only when the card was definitely not charged.
@@ -64,61 +86,21 @@ pub fn decide(
     usage: &Usage,
     request: &Request<'_>,
     now: i64,
-) -> (Decision, Usage) {
-    match judge(policy, usage, request, now) {
-        Ok(usage) => (Decision::Allow, usage),
-        Err(refusal) => (Decision::Refuse(refusal), usage.clone()),
-    }
-}
-
-fn judge(
-    policy: &Policy,
-    usage: &Usage,
-    request: &Request<'_>,
-    now: i64,
-) -> Result<Usage, Refusal> {
-    let (host, port) = (request.host, request.port);
-    if !policy.allows(host, port) {
-        let allowed = policy.allowed().iter().map(ToString::to_string).collect();
-        return Err(Refusal::Host { host: host.to_owned(), port, allowed });
-    }
-    let limits = policy.limits();
-    if request.price.micros() < Micros::ZERO {
-        return Err(Refusal::NotAnAmount { rule: Rule::PerRequest, asked: request.price });
-    }
-    within(Rule::PerRequest, limits.per_request, request.price, None)?;
-    let Some(amount) = request.top_up else { return Ok(usage.clone()) };
-    if amount.micros() <= Micros::ZERO {
-        return Err(Refusal::NotAnAmount { rule: Rule::PerTopUp, asked: amount });
-    }
-    within(Rule::PerTopUp, limits.per_top_up, amount, None)?;
-    let held = usage.held_on(amount.currency(), day_of(now));
-    let limit = within(Rule::PerDay, limits.per_day, amount, Some(held))?;
-    usage.hold(&Hold::new(amount, now)).map_err(|uncounted| match uncounted {
-        Uncounted::Forgotten => Refusal::ClockBehind { asked: amount },
-        Uncounted::Overflow => {
-            let left = Money::new(Micros::ZERO, limit.currency());
-            Refusal::Above { rule: Rule::PerDay, limit, asked: amount, left }
+) -> (Decision, Option<Usage>) {
+    let mut decision = Decision::Allow;
+    let _ = each_check(policy, usage, request, now, &mut |check| match check.verdict {
+        Verdict::Pass => ControlFlow::Continue(()),
+        Verdict::Escalate(escalation) => {
+            if decision == Decision::Allow {
+                decision = Decision::Escalate(escalation);
+            }
+            ControlFlow::Continue(())
         }
-    })
-}
-
-/// The limit, if `asked` fits into what `held` leaves of it.
-fn within(
-    rule: Rule,
-    limit: Option<Money>,
-    asked: Money,
-    held: Option<Money>,
-) -> Result<Money, Refusal> {
-    let limit = limit.ok_or(Refusal::Unset { rule, asked })?;
-    if limit.currency() != asked.currency() {
-        return Err(Refusal::Currency { rule, limit, asked });
-    }
-    let held = held.map_or(Micros::ZERO, Money::micros);
-    let left = limit.micros().checked_sub(held).unwrap_or(Micros::ZERO).max(Micros::ZERO);
-    if asked.micros() > left {
-        let left = Money::new(left, limit.currency());
-        return Err(Refusal::Above { rule, limit, asked, left });
-    }
-    Ok(limit)
+        Verdict::Refuse(refusal) => {
+            decision = Decision::Refuse(refusal);
+            ControlFlow::Break(())
+        }
+    });
+    let hold = request.hold(now).filter(|_| decision == Decision::Allow);
+    (decision, hold.map(|hold| usage.hold(&hold)))
 }

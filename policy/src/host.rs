@@ -1,4 +1,4 @@
-//! Which hosts an entry of the allow-list matches.
+//! Which hosts an entry of a list matches.
 //!
 //! ```
 //! use farebox_policy::HostPattern;
@@ -7,20 +7,29 @@
 //! assert!(entry.matches("aws.amazon.com", 443));
 //! assert!(!entry.matches("notamazon.com", 443));
 //! assert!(!HostPattern::new("amazon.com:8443").matches("amazon.com", 443));
+//! assert!(!HostPattern::new("amazon.com/path").is_host());
 //! ```
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-/// One entry of the allow-list: a host and its subdomains, on one port or on all.
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The longest name of a host, and of one label in it (RFC 1035, section 2.3.4).
+const HOST_MAX: usize = 253;
+const LABEL_MAX: usize = 63;
+
+/// One entry of a list: a host and its subdomains, on one port or on all.
 ///
 /// An address (`127.0.0.1`, `[::1]`) matches itself only. Letters match in either case, and a
 /// scheme before the host and a slash behind it are ignored. Names outside ASCII are written as
-/// in a URL, in Punycode. An entry that is not a host matches nothing.
+/// in a URL, in Punycode. An entry that is not a host matches nothing; a file with such an entry
+/// is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPattern {
-    /// In lower case, without the root's dot; `None` when the entry is not a host.
-    host: Option<String>,
+    /// `None` when the entry is not a host.
+    host: Option<Host<'static>>,
     port: Option<u16>,
     written: String,
 }
@@ -32,22 +41,40 @@ impl HostPattern {
         let entry = entry.unwrap_or(written);
         let (host, port) = split_port(entry.strip_suffix('/').unwrap_or(entry));
         // A port that cannot be read must not become "every port".
-        let port = port.map(str::parse).transpose();
-        let (host, port) = match port {
-            Ok(port) => (normal(host).filter(|host| is_host(host)), port),
+        let (host, port) = match port.map(str::parse).transpose() {
+            Ok(port) => (Host::parse(host).map(Host::into_owned), port),
             Err(_) => (None, None),
         };
         HostPattern { host, port, written: written.to_owned() }
     }
 
+    /// Whether this entry could be read. One that could not matches nothing.
+    pub fn is_host(&self) -> bool {
+        self.host.is_some()
+    }
+
     /// Whether this entry covers `host` on `port`.
     pub fn matches(&self, host: &str, port: u16) -> bool {
-        let (Some(entry), Some(host)) = (&self.host, normal(host)) else { return false };
-        if self.port.is_some_and(|only| only != port) {
-            return false;
-        }
-        let below = |host: &str| host.strip_suffix(entry.as_str()).is_some_and(ends_label);
-        host == *entry || (!is_address(entry) && below(&host))
+        Host::parse(host).is_some_and(|host| self.covers(&host, port))
+    }
+
+    pub(crate) fn covers(&self, host: &Host<'_>, port: u16) -> bool {
+        let on_port = self.port.is_none_or(|only| only == port);
+        on_port && self.host.as_ref().is_some_and(|entry| entry.is_or_contains(host))
+    }
+
+    /// Whether this entry covers all that `other` covers.
+    pub(crate) fn covers_all_of(&self, other: &HostPattern) -> bool {
+        let on_port = self.port.is_none() || self.port == other.port;
+        let (Some(outer), Some(inner)) = (&self.host, &other.host) else { return false };
+        on_port && outer.is_or_contains(inner)
+    }
+
+    /// Whether one host covered by this entry may be covered by `other`.
+    pub(crate) fn overlaps(&self, other: &HostPattern) -> bool {
+        let (Some(one), Some(two)) = (&self.host, &other.host) else { return false };
+        let on_port = self.port.is_none() || other.port.is_none() || self.port == other.port;
+        on_port && (one.is_or_contains(two) || two.is_or_contains(one))
     }
 }
 
@@ -58,9 +85,79 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// What stands before a domain in the name of a subdomain: at least one label and a dot.
-fn ends_label(prefix: &str) -> bool {
-    prefix.len() > 1 && prefix.ends_with('.')
+impl Serialize for HostPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.written)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        let entry = HostPattern::new(&text);
+        if entry.is_host() {
+            return Ok(entry);
+        }
+        Err(de::Error::custom(format_args!(
+            "{text:?} is not a host: write it as in a URL, `example.com` or `example.com:8443`"
+        )))
+    }
+}
+
+/// A name in lower case without the root's dot, or an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Host<'a> {
+    Name(Cow<'a, str>),
+    Address(IpAddr),
+}
+
+impl Host<'_> {
+    /// Reads a host as it stands in a URL; `None` for anything else.
+    pub(crate) fn parse(text: &str) -> Option<Host<'_>> {
+        let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        if let Ok(address) = inner.unwrap_or(text).parse::<IpAddr>() {
+            // `::ffff:127.0.0.1` reaches the same machine as `127.0.0.1`.
+            return Some(Host::Address(address.to_canonical()));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if let Ok(address) = name.parse::<Ipv4Addr>() {
+            return Some(Host::Address(address.into()));
+        }
+        let last = name.rsplit('.').next().unwrap_or(name);
+        if name.len() > HOST_MAX || !name.split('.').all(is_label) || is_number(last) {
+            return None;
+        }
+        let lower = name.bytes().all(|byte| !byte.is_ascii_uppercase());
+        let name = if lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) };
+        Some(Host::Name(name))
+    }
+
+    fn into_owned(self) -> Host<'static> {
+        match self {
+            Host::Name(name) => Host::Name(Cow::Owned(name.into_owned())),
+            Host::Address(address) => Host::Address(address),
+        }
+    }
+
+    fn is_or_contains(&self, other: &Host<'_>) -> bool {
+        match (self, other) {
+            (Host::Name(entry), Host::Name(host)) => {
+                let before = host.strip_suffix(entry.as_ref());
+                before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+            }
+            (Host::Address(entry), Host::Address(host)) => entry == host,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Name(name) => f.write_str(name),
+            Host::Address(address) => address.fmt(f),
+        }
+    }
 }
 
 fn split_port(entry: &str) -> (&str, Option<&str>) {
@@ -72,22 +169,15 @@ fn split_port(entry: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn normal(host: &str) -> Option<String> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    (!host.is_empty()).then(|| host.to_ascii_lowercase())
+fn is_label(label: &str) -> bool {
+    (1..=LABEL_MAX).contains(&label.len())
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-fn is_host(host: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    is_address(host) || host.split('.').all(label)
-}
-
-fn is_address(host: &str) -> bool {
-    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    // A last label of digits is how URLs tell an address from a name, `1.1` included.
-    let digits = |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_digit());
-    inner.parse::<IpAddr>().is_ok() || host.rsplit('.').next().is_some_and(digits)
+/// How URLs tell an address from a name: by a last label that is a number, `1.1` and `0x7f`
+/// included (<https://url.spec.whatwg.org/#ends-in-a-number-checker>).
+fn is_number(label: &str) -> bool {
+    let hex = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    label.bytes().all(|byte| byte.is_ascii_digit())
+        || hex.is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }

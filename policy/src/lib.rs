@@ -9,11 +9,16 @@
 //!
 //! # Layout
 //!
-//! - [`policy`]: the limits
-//! - [`host`]: which hosts an entry of the allow-list matches
+//! - [`policy`] and [`limits`]: what an owner allows
+//! - [`host`]: which hosts an entry of a list matches
+//! - [`window`]: days, weeks, months and rolling windows
+//! - [`rule`]: the rules by name
 //! - [`mod@decide`]: the decision
-//! - [`usage`]: what was taken from the card, per UTC day
-//! - [`refusal`]: why something may not be paid
+//! - [`mod@explain`]: what would happen, without doing it
+//! - [`file`](mod@file): a policy in TOML or JSON
+//! - [`warning`]: what an owner surely did not mean
+//! - [`refusal`]: why something may not be paid, or not without a human
+//! - [`usage`] and [`hold`]: what was taken from the card, and when
 //!
 //! # Example
 //!
@@ -25,23 +30,42 @@
 //! let policy = policy.per_top_up(usd!("5")).per_day(usd!("10"));
 //!
 //! let top_up = Request::new("api.example.com", 443, usd!("0.01")).top_up(usd!("5"));
-//! let (first, usage) = decide(&policy, &Usage::new(), &top_up, 1_700_000_000);
-//! let (second, usage) = decide(&policy, &usage, &top_up, 1_700_000_060);
-//! assert_eq!((first, second), (Decision::Allow, Decision::Allow));
-//!
+//! let mut usage = Usage::new();
+//! for now in [1_700_000_000, 1_700_000_060] {
+//!     let (decision, after) = decide(&policy, &usage, &top_up, now);
+//!     assert_eq!(decision, Decision::Allow);
+//!     usage = after.expect("a top-up was set aside");
+//! }
 //! let (third, _) = decide(&policy, &usage, &top_up, 1_700_000_120);
 //! let Decision::Refuse(refusal) = third else { panic!("the day's budget is used up") };
 //! assert_eq!(refusal.rule(), Rule::PerDay);
 //! ```
 
+mod check;
 pub mod decide;
+pub mod explain;
+pub mod file;
+mod grain;
+pub mod hold;
 pub mod host;
+pub mod limits;
 pub mod policy;
 pub mod refusal;
+pub mod rule;
+mod time;
 pub mod usage;
+pub mod warning;
+pub mod window;
 
 pub use decide::{Decision, Request, decide};
+pub use explain::{Applied, Explanation, Says, explain};
+pub use file::PolicyError;
+pub use hold::Hold;
 pub use host::HostPattern;
+pub use limits::{Limits, OriginLimits, Rolling};
 pub use policy::Policy;
-pub use refusal::{Refusal, Rule};
-pub use usage::{Hold, Usage};
+pub use refusal::{Escalation, Refusal};
+pub use rule::{Amount, Rule};
+pub use usage::Usage;
+pub use warning::Warning;
+pub use window::{NotASpan, Span, Window};

@@ -1,4 +1,4 @@
-//! The limits that an owner sets.
+//! What an owner allows.
 //!
 //! ```
 //! use farebox_policy::Policy;
@@ -8,12 +8,14 @@
 //! assert!(policy.allows("eu.api.example.com", 443));
 //! assert!(!policy.allows("example.com", 443));
 //! assert!(!Policy::new().allows("api.example.com", 443)); // nothing was allowed yet
-//! assert_eq!(policy.limits().per_day, None); // so no card is ever charged
+//! assert!(!policy.block("eu.api.example.com").allows("eu.api.example.com", 443));
 //! ```
 
 use farebox_protocol::Money;
 
-use crate::host::HostPattern;
+use crate::host::{Host, HostPattern};
+use crate::limits::{Limits, OriginLimits, Rolling, setters};
+use crate::window::Span;
 
 /// What an agent may pay. A new policy allows nothing.
 ///
@@ -21,27 +23,24 @@ use crate::host::HostPattern;
 /// |---|---|
 /// | [`allow`](Policy::allow), [`allow_any`](Policy::allow_any) | no host is paid |
 /// | [`per_request`](Policy::per_request) | no request is paid for, not even from credit |
-/// | [`per_top_up`](Policy::per_top_up), [`per_day`](Policy::per_day) | no card is charged |
+/// | [`per_top_up`](Policy::per_top_up) | no card is charged |
+/// | all of [`per_day`](Policy::per_day), [`per_week`](Policy::per_week), [`per_month`](Policy::per_month), [`rolling`](Policy::rolling), [`lifetime`](Policy::lifetime) | no card is charged |
+///
+/// A limit that is set for an [origin](Policy::origin) alone is set for that origin. All limits
+/// that are set hold at once, and a refusal wins over a human's decision. A policy is also a file:
+/// [`Policy::from_toml`], and `spec/policy.md`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    hosts: Hosts,
-    limits: Limits,
-}
-
-/// The amounts of a [`Policy`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// The highest price of one request.
-    pub per_request: Option<Money>,
-    /// The largest charge of a card.
-    pub per_top_up: Option<Money>,
-    /// The most that leaves the card in one UTC day.
-    pub per_day: Option<Money>,
+    pub(crate) hosts: Hosts,
+    pub(crate) blocked: Vec<HostPattern>,
+    pub(crate) limits: Limits,
+    pub(crate) ask_above: Option<Money>,
+    pub(crate) ask_above_total: Option<Money>,
+    pub(crate) origins: Vec<OriginLimits>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Hosts {
+pub(crate) enum Hosts {
     Listed(Vec<HostPattern>),
     Any,
 }
@@ -51,6 +50,16 @@ impl Default for Hosts {
         Hosts::Listed(Vec::new())
     }
 }
+
+/// Whether a host may be paid, and why not.
+pub(crate) enum Standing<'a> {
+    Allowed(Host<'a>),
+    NotAHost,
+    NotListed,
+    Blocked(&'a HostPattern),
+}
+
+setters!(Policy);
 
 impl Policy {
     /// A policy that allows nothing.
@@ -75,39 +84,65 @@ impl Policy {
         self
     }
 
-    /// The highest price of one request, whether it is paid from credit or by card.
+    /// Blocks `host` and its subdomains, whatever is allowed. An entry that is not a host blocks
+    /// every host.
     #[must_use]
-    pub fn per_request(mut self, limit: Money) -> Policy {
-        self.limits.per_request = Some(limit);
+    pub fn block(mut self, host: &str) -> Policy {
+        self.blocked.push(HostPattern::new(host));
         self
     }
 
-    /// The largest charge of a card.
+    /// A human decides about a single payment above `threshold`: a top-up, or the price of a
+    /// request, whether it is paid from credit or by card.
     #[must_use]
-    pub fn per_top_up(mut self, limit: Money) -> Policy {
-        self.limits.per_top_up = Some(limit);
+    pub fn ask_above(mut self, threshold: Money) -> Policy {
+        self.ask_above = Some(threshold);
         self
     }
 
-    /// The most that leaves the card in one UTC day, at all hosts together. A charge of unknown
-    /// outcome counts.
+    /// A human decides about a top-up with which more than `threshold` would have left the card
+    /// within 24 hours, at all hosts together: so a payment cannot be split into several below
+    /// [`ask_above`](Policy::ask_above). The 24 hours are rolling, because a total that begins anew
+    /// at midnight lets twice the threshold pass around midnight.
     #[must_use]
-    pub fn per_day(mut self, limit: Money) -> Policy {
-        self.limits.per_day = Some(limit);
+    pub fn ask_above_total(mut self, threshold: Money) -> Policy {
+        self.ask_above_total = Some(threshold);
+        self
+    }
+
+    /// Limits of one host, beside those of all hosts together.
+    #[must_use]
+    pub fn origin(mut self, limits: OriginLimits) -> Policy {
+        self.origins.push(limits);
         self
     }
 
     /// Whether anything may be paid to `host` on `port`.
     pub fn allows(&self, host: &str, port: u16) -> bool {
-        match &self.hosts {
-            Hosts::Any => true,
-            Hosts::Listed(entries) => entries.iter().any(|entry| entry.matches(host, port)),
-        }
+        matches!(self.standing(host, port), Standing::Allowed(_))
     }
 
-    /// The amounts.
-    pub fn limits(&self) -> Limits {
-        self.limits
+    /// The amounts for all hosts together.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The limits of single hosts.
+    pub fn origins(&self) -> &[OriginLimits] {
+        &self.origins
+    }
+
+    /// The highest price that a request to `host` on `port` may have: the lowest of the limits
+    /// that apply there. `None` when no price may be paid: the host is not allowed, no limit is
+    /// set, or they are in two currencies.
+    pub fn max_price(&self, host: &str, port: u16) -> Option<Money> {
+        let Standing::Allowed(host) = self.standing(host, port) else { return None };
+        let mut limits = self.limits_at(&host, port).filter_map(|(_, limits)| limits.per_request);
+        let first = limits.next()?;
+        limits.try_fold(first, |lowest, limit| {
+            let same = limit.currency() == lowest.currency();
+            same.then(|| if limit.micros() < lowest.micros() { limit } else { lowest })
+        })
     }
 
     /// The entries of the allow-list; none when every host is allowed.
@@ -116,5 +151,36 @@ impl Policy {
             Hosts::Listed(entries) => entries,
             Hosts::Any => &[],
         }
+    }
+
+    /// The entries of the block-list.
+    pub fn blocked(&self) -> &[HostPattern] {
+        &self.blocked
+    }
+
+    pub(crate) fn standing<'a>(&'a self, host: &'a str, port: u16) -> Standing<'a> {
+        let Some(host) = Host::parse(host) else { return Standing::NotAHost };
+        let blocks = |entry: &&HostPattern| !entry.is_host() || entry.covers(&host, port);
+        if let Some(entry) = self.blocked.iter().find(blocks) {
+            return Standing::Blocked(entry);
+        }
+        match &self.hosts {
+            Hosts::Listed(entries) if !entries.iter().any(|entry| entry.covers(&host, port)) => {
+                Standing::NotListed
+            }
+            _ => Standing::Allowed(host),
+        }
+    }
+
+    /// The limits of all hosts together, then those of this one.
+    pub(crate) fn limits_at<'a>(
+        &'a self,
+        host: &'a Host<'a>,
+        port: u16,
+    ) -> impl Iterator<Item = (Option<&'a HostPattern>, &'a Limits)> {
+        let apply =
+            move |own: &&OriginLimits| !own.host().is_host() || own.host().covers(host, port);
+        let own = self.origins.iter().filter(apply).map(|own| (Some(own.host()), own.limits()));
+        std::iter::once((None, &self.limits)).chain(own)
     }
 }

@@ -1,64 +1,83 @@
-//! What was taken from the card, per UTC day.
+//! What was taken from the card, per host, and when.
 //!
 //! ```
-//! use farebox_policy::{Decision, Policy, Request, Usage, decide};
-//! use farebox_protocol::usd;
+//! use farebox_policy::{Policy, Request, Usage, Window, decide};
+//! use farebox_protocol::{Currency, usd};
 //!
 //! let policy = Policy::new().allow_any().per_request(usd!("1")).per_top_up(usd!("5"));
 //! let policy = policy.per_day(usd!("5"));
 //! let request = Request::new("api.example.com", 443, usd!("0.01")).top_up(usd!("5"));
 //!
 //! let (_, usage) = decide(&policy, &Usage::new(), &request, 0);
-//! assert_eq!(usage.held(usd!("5").currency(), 86_399), usd!("5"));
-//! assert_eq!(usage.held(usd!("5").currency(), 86_400), usd!("0")); // the next day
+//! let usage = usage.expect("a top-up was set aside");
+//! assert_eq!(usage.held(Currency::USD, 86_399), usd!("5"));
+//! assert_eq!(usage.held(Currency::USD, 86_400), usd!("0")); // the next day
+//! assert_eq!(usage.held_in(Window::Lifetime, Currency::USD, 86_400), usd!("5"));
 //!
 //! // The card was declined: the hold goes back.
 //! let hold = request.hold(0).expect("a top-up is held");
-//! assert_eq!(usage.release(&hold), Usage::new());
+//! assert_eq!(usage.release(&hold).held(Currency::USD, 0), usd!("0"));
 //! ```
 
 use farebox_protocol::{Currency, Micros, Money};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
-/// Rows that are kept: one per day and currency with money held.
-const ROWS_MAX: usize = 32;
-const SECONDS_PER_DAY: i64 = 86_400;
+use crate::grain::{GRAINS_MAX, Grain};
+use crate::hold::Hold;
+use crate::host::{Host, HostPattern};
+use crate::time;
+use crate::window::{Span, Window};
 
-/// The UTC day of a time in Unix seconds. It begins at 00:00 and ends before the next begins.
-pub(crate) fn day_of(now: i64) -> i64 {
-    now.div_euclid(SECONDS_PER_DAY)
-}
+/// Rows that are kept for single hosts. One more per currency counts for all other hosts.
+const ROWS_MAX: usize = 256;
+/// More than there are currencies.
+const CURRENCIES_MAX: usize = 256;
 
-/// Money held per day: what left the card, and what may have left it. Never more than 32 rows;
-/// the oldest day is forgotten first, and from then on nothing is allowed on that day or before.
+/// Money set aside for top-ups: what left the card, and what may have left it.
+///
+/// Recent payments are kept to the second, older ones in sums per minute, hour and day, those that
+/// no window reaches in one sum: so it stays small, windows of the calendar are exact, and a
+/// rolling window counts a payment for at most one such sum too long, never too short. The first
+/// 256 hosts are counted one by one. Those after them are counted together, and that sum counts
+/// for each of them and for every other host.
+///
+/// Time never goes back: what happens at an earlier time than the latest that was counted is
+/// counted at the latest. A clock that is more than a day behind it is refused
+/// ([`Refusal::ClockBehind`](crate::Refusal::ClockBehind)): a clock that once was years ahead stops
+/// all top-ups until those years are over, or the owner begins a new usage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
 pub struct Usage {
-    #[serde(deserialize_with = "bounded")]
+    /// The latest time that was counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latest: Option<i64>,
     rows: Vec<Row>,
-    /// The last day that was forgotten.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    forgotten: Option<i64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The payments to one host in one currency.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Row {
-    day: i64,
+    /// `None` for all hosts that have no row of their own.
+    host: Option<String>,
+    port: u16,
     currency: Currency,
-    held: Micros,
+    /// What no window but the lifetime reaches.
+    older: Micros,
+    /// The earliest first.
+    sums: Vec<Sum>,
 }
 
-/// A top-up that is set aside in a [`Usage`] until its outcome is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
-    day: i64,
-    amount: Money,
-}
+/// The payments of one grain: its first second, the money and the number of payments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Sum(i64, Micros, u32);
 
-/// The sum or the day cannot be counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Uncounted {
-    Overflow,
-    Forgotten,
+/// What is summed over a window.
+#[derive(Clone, Copy)]
+pub(crate) enum Meter {
+    Money(Currency),
+    /// In every currency, released or not.
+    Payments,
 }
 
 impl Usage {
@@ -67,99 +86,279 @@ impl Usage {
         Usage::default()
     }
 
-    /// What is held of one currency on the day of `now`.
+    /// What is held of one currency on the UTC day of `now`, at all hosts together.
     pub fn held(&self, currency: Currency, now: i64) -> Money {
-        self.held_on(currency, day_of(now))
+        self.held_in(Window::Day, currency, now)
     }
 
-    /// This usage without `hold`: the card was definitely not charged. Nothing changes when the
-    /// day of the hold was forgotten.
+    /// What is held of one currency in the window that contains `now`, at all hosts together, as
+    /// [`decide()`](crate::decide()) counts it: at the latest time counted, if `now` is before it.
+    pub fn held_in(&self, window: Window, currency: Currency, now: i64) -> Money {
+        let held = self.sum(Meter::Money(currency), None, window, now);
+        money(held, currency)
+    }
+
+    /// The same at the hosts that `entry` matches, with what is counted for all hosts together.
+    pub fn held_at(
+        &self,
+        entry: &HostPattern,
+        window: Window,
+        currency: Currency,
+        now: i64,
+    ) -> Money {
+        let held = self.sum(Meter::Money(currency), Some(entry), window, now);
+        money(held, currency)
+    }
+
+    /// This usage without `hold`: the card was definitely not charged. To be called at most once
+    /// per hold; nothing changes for one that is not in this usage.
     #[must_use]
     pub fn release(&self, hold: &Hold) -> Usage {
         let mut usage = self.clone();
-        if let Some(row) = usage.row(hold.day, hold.amount.currency()) {
-            let left = row.held.checked_sub(hold.amount.micros()).unwrap_or(Micros::ZERO);
-            row.held = left.max(Micros::ZERO);
+        let (Some(latest), amount) = (self.latest, hold.amount.micros()) else { return usage };
+        let at = time::clamp(hold.at);
+        let Some(row) = usage.row_of(hold) else { return usage };
+        // The clock may have been behind, and the hold counted later than it says. The first sum
+        // that can contain it is never later than the one that does, so what stays is counted
+        // for at least as long as it must be.
+        let holds = |sum: &&mut Sum| {
+            Grain::of(sum.0, latest).is_some_and(|grain| grain.last >= at) && sum.1 >= amount
+        };
+        let within = if Grain::of(at, latest).is_some() || row.older < amount {
+            row.sums.iter_mut().find(holds).map(|sum| &mut sum.1)
+        } else {
+            Some(&mut row.older)
+        };
+        if let Some(held) = within {
+            *held = held.checked_sub(amount).unwrap_or(*held);
         }
-        usage.rows.retain(|row| row.held > Micros::ZERO);
         usage
     }
 
-    pub(crate) fn held_on(&self, currency: Currency, day: i64) -> Money {
-        let row = self.rows.iter().find(|row| row.day == day && row.currency == currency);
-        Money::new(row.map_or(Micros::ZERO, |row| row.held), currency)
+    /// The latest time that was counted.
+    pub(crate) fn latest(&self) -> Option<i64> {
+        self.latest
     }
 
-    pub(crate) fn hold(&self, hold: &Hold) -> Result<Usage, Uncounted> {
-        if self.forgotten.is_some_and(|forgotten| hold.day <= forgotten) {
-            return Err(Uncounted::Forgotten);
-        }
+    /// `now`, or the latest time that was counted if it is later.
+    pub(crate) fn clock(&self, now: i64) -> i64 {
+        let now = time::clamp(now);
+        self.latest.map_or(now, |latest| latest.max(now))
+    }
+
+    /// With `hold` counted. The caller has seen to it that all that was ever held of its currency
+    /// is still an amount of money.
+    pub(crate) fn hold(&self, hold: &Hold) -> Usage {
         let mut usage = self.clone();
-        let (currency, amount) = (hold.amount.currency(), hold.amount.micros());
-        if let Some(row) = usage.row(hold.day, currency) {
-            row.held = row.held.checked_add(amount).ok_or(Uncounted::Overflow)?;
-            return Ok(usage);
+        let latest = self.clock(hold.at);
+        usage.latest = Some(latest);
+        for row in &mut usage.rows {
+            row.merge(latest);
         }
-        usage.rows.push(Row { day: hold.day, currency, held: amount });
-        if usage.rows.len() > ROWS_MAX {
-            let oldest = usage.rows.iter().map(|row| row.day).min();
-            usage.rows.retain(|row| Some(row.day) != oldest);
-            usage.forgotten = oldest;
-            if oldest == Some(hold.day) {
-                return Err(Uncounted::Forgotten);
+        let row = match usage.row_of(hold) {
+            Some(row) => row,
+            None => {
+                let own = usage.rows.len() < ROWS_MAX;
+                let host = own.then(|| hold.host.clone());
+                let port = if own { hold.port } else { 0 };
+                let currency = hold.amount.currency();
+                let row = Row { host, port, currency, older: Micros::ZERO, sums: Vec::new() };
+                usage.rows.push(row);
+                let last = usage.rows.len() - 1;
+                &mut usage.rows[last]
+            }
+        };
+        row.sums.push(Sum(latest, hold.amount.micros(), 1));
+        row.merge(latest);
+        usage
+    }
+
+    /// Micros, or a number of payments, in a window.
+    pub(crate) fn sum(
+        &self,
+        meter: Meter,
+        scope: Option<&HostPattern>,
+        window: Window,
+        now: i64,
+    ) -> i64 {
+        let now = self.clock(now);
+        let older = match (window, meter) {
+            (Window::Lifetime, Meter::Money(_)) => {
+                self.rows(meter, scope).map(|row| row.older.get()).sum()
+            }
+            _ => 0,
+        };
+        older + self.within(meter, scope, window, now).map(|(_, amount)| amount).sum::<i64>()
+    }
+
+    /// When no more than `room` is left in a rolling window, if nothing else is paid before.
+    pub(crate) fn falls_to(
+        &self,
+        room: i64,
+        meter: Meter,
+        scope: Option<&HostPattern>,
+        span: Span,
+        now: i64,
+    ) -> Option<i64> {
+        let now = self.clock(now);
+        let mut sums: Vec<_> = self.within(meter, scope, Window::Rolling(span), now).collect();
+        sums.sort_unstable();
+        let mut total: i64 = sums.iter().map(|(_, amount)| amount).sum();
+        sums.into_iter().find_map(|(last, amount)| {
+            total -= amount;
+            (total <= room).then_some(last + span.seconds())
+        })
+    }
+
+    /// The last second and the amount of every sum that a window counts.
+    fn within(
+        &self,
+        meter: Meter,
+        scope: Option<&HostPattern>,
+        window: Window,
+        now: i64,
+    ) -> impl Iterator<Item = (i64, i64)> {
+        let first = window.first(now);
+        let latest = self.clock(i64::MIN);
+        let sums = self.rows(meter, scope).flat_map(|row| &row.sums);
+        sums.filter_map(move |&Sum(at, held, payments)| {
+            let amount = match meter {
+                Meter::Money(_) => held.get(),
+                Meter::Payments => i64::from(payments),
+            };
+            let last = Grain::of(at, latest)?.last;
+            (last >= first).then_some((last, amount))
+        })
+    }
+
+    fn rows(&self, meter: Meter, scope: Option<&HostPattern>) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| {
+            let metered = match meter {
+                Meter::Money(currency) => row.currency == currency,
+                Meter::Payments => true,
+            };
+            metered
+                && match (scope, &row.host) {
+                    // An entry that is not a host limits every host.
+                    (Some(entry), Some(host)) => !entry.is_host() || entry.matches(host, row.port),
+                    _ => true,
+                }
+        })
+    }
+
+    /// The row in which `hold` is counted, or would be: a host that was once counted in the
+    /// common row stays there, for a hold is released where it was counted.
+    fn row_of(&mut self, hold: &Hold) -> Option<&mut Row> {
+        let currency = hold.amount.currency();
+        let own = |row: &Row| row.host.as_ref() == Some(&hold.host) && row.port == hold.port;
+        let common = |row: &Row| row.host.is_none();
+        let find = |matches: &dyn Fn(&Row) -> bool| {
+            self.rows.iter().position(|row| row.currency == currency && matches(row))
+        };
+        let index = find(&own).or_else(|| find(&common))?;
+        self.rows.get_mut(index)
+    }
+}
+
+impl Row {
+    /// Merges sums whose grains have become one.
+    fn merge(&mut self, latest: i64) {
+        let mut merged: Vec<Sum> = Vec::with_capacity(self.sums.len());
+        for &Sum(at, held, payments) in &self.sums {
+            match (Grain::of(at, latest), merged.last_mut()) {
+                (None, _) => self.older = plus(self.older, held),
+                (Some(grain), Some(last)) if last.0 == grain.first => {
+                    last.1 = plus(last.1, held);
+                    last.2 = last.2.saturating_add(payments);
+                }
+                (Some(grain), _) => merged.push(Sum(grain.first, held, payments)),
             }
         }
-        Ok(usage)
+        self.sums = merged;
     }
 
-    fn row(&mut self, day: i64, currency: Currency) -> Option<&mut Row> {
-        self.rows.iter_mut().find(|row| row.day == day && row.currency == currency)
+    fn is_valid(&self, latest: i64) -> bool {
+        let host = self.host.as_deref().map(Host::parse);
+        let host = match host {
+            None => self.port == 0,
+            Some(None) => false,
+            Some(Some(host)) => self.host == Some(host.to_string()),
+        };
+        let on_grain = |sum: &Sum| {
+            sum.0 <= latest && Grain::of(sum.0, latest).is_some_and(|grain| grain.first == sum.0)
+        };
+        host && self.older >= Micros::ZERO
+            && self.sums.len() <= GRAINS_MAX
+            && self.sums.iter().all(|sum| on_grain(sum) && sum.1 >= Micros::ZERO)
+            && self.sums.is_sorted_by(|before, after| before.0 < after.0)
     }
-}
 
-impl Hold {
-    pub(crate) fn new(amount: Money, now: i64) -> Hold {
-        Hold { day: day_of(now), amount }
-    }
-
-    /// How much is set aside.
-    pub fn amount(&self) -> Money {
-        self.amount
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredHold {
-    day: i64,
-    currency: Currency,
-    amount: Micros,
-}
-
-impl Serialize for Hold {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (currency, amount) = (self.amount.currency(), self.amount.micros());
-        StoredHold { day: self.day, currency, amount }.serialize(serializer)
+    fn is_same(&self, other: &Row) -> bool {
+        (&self.host, self.port, self.currency) == (&other.host, other.port, other.currency)
     }
 }
 
-impl<'de> Deserialize<'de> for Hold {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let StoredHold { day, currency, amount } = StoredHold::deserialize(deserializer)?;
-        Ok(Hold { day, amount: Money::new(amount, currency) })
-    }
+/// All that was ever held of one currency is an amount of money, so no part of it overflows.
+fn plus(a: Micros, b: Micros) -> Micros {
+    a.checked_add(b).unwrap_or(Micros::MAX)
 }
 
-/// Rows as they may stand in a file: few, one per day and currency, nothing negative.
-fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Row>, D::Error> {
-    let rows = Vec::<Row>::deserialize(deserializer)?;
-    if rows.len() > ROWS_MAX {
-        return Err(de::Error::custom("more days than are kept"));
-    }
-    for (i, row) in rows.iter().enumerate() {
-        let same = |other: &Row| (other.day, other.currency) == (row.day, row.currency);
-        if row.held < Micros::ZERO || rows[..i].iter().any(same) {
-            return Err(de::Error::custom("a day that was counted wrongly"));
+pub(crate) fn money(micros: i64, currency: Currency) -> Money {
+    Money::new(Micros::new(micros).unwrap_or(Micros::MAX), currency)
+}
+
+/// A usage as it stands in a file, before it is believed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    #[serde(default)]
+    latest: Option<i64>,
+    rows: Vec<Row>,
+}
+
+/// What is wrong with the usage in a file.
+#[derive(Debug, thiserror::Error)]
+enum NotAUsage {
+    #[error("a time that no calendar has, or none")]
+    Time,
+    #[error("more hosts than are counted")]
+    Rows,
+    #[error("a host that was counted wrongly")]
+    Row,
+    #[error("a host that is counted twice")]
+    Twice,
+    #[error("more money than can be counted")]
+    Overflow,
+}
+
+impl TryFrom<Stored> for Usage {
+    type Error = NotAUsage;
+
+    fn try_from(Stored { latest, rows }: Stored) -> Result<Usage, NotAUsage> {
+        if latest.is_some_and(|latest| !time::is_time(latest))
+            || latest.is_none() && !rows.is_empty()
+        {
+            return Err(NotAUsage::Time);
         }
+        if rows.len() > ROWS_MAX + CURRENCIES_MAX {
+            return Err(NotAUsage::Rows);
+        }
+        let mut totals: Vec<(Currency, Micros)> = Vec::new();
+        for (i, row) in rows.iter().enumerate() {
+            if !row.is_valid(latest.unwrap_or_default()) {
+                return Err(NotAUsage::Row);
+            }
+            if rows[..i].iter().any(|other| other.is_same(row)) {
+                return Err(NotAUsage::Twice);
+            }
+            let amounts = row.sums.iter().map(|sum| sum.1).chain([row.older]);
+            let total = amounts.into_iter().try_fold(Micros::ZERO, Micros::checked_add);
+            let total = total.ok_or(NotAUsage::Overflow)?;
+            match totals.iter_mut().find(|(currency, _)| *currency == row.currency) {
+                Some((_, sum)) => *sum = sum.checked_add(total).ok_or(NotAUsage::Overflow)?,
+                None => totals.push((row.currency, total)),
+            }
+        }
+        Ok(Usage { latest, rows })
     }
-    Ok(rows)
 }

@@ -405,6 +405,51 @@ impl fmt::Display for Money {
     }
 }
 
+impl FromStr for Money {
+    type Err = AmountError;
+
+    /// Reads an amount as [`Display`](fmt::Display) writes it: `5.00 usd`. No sign, one space, a
+    /// lower-case code.
+    ///
+    /// # Errors
+    ///
+    /// [`AmountError::NoCurrency`] without a code, and those of [`Money::parse`] and
+    /// [`Currency`].
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        let (amount, currency) = text.split_once(' ').ok_or(AmountError::NoCurrency)?;
+        Money::parse(amount, currency.parse()?)
+    }
+}
+
+impl Serialize for Money {
+    /// Writes text, `"5.00 usd"`: the amount stays exact in every format.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Money {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl de::Visitor<'_> for Text {
+            type Value = Money;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an amount such as \"5.00 usd\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Money, E> {
+                text.parse().map_err(|error| {
+                    E::custom(format_args!(
+                        "{text:?} is not an amount such as \"5.00 usd\": {error}"
+                    ))
+                })
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
 /// Dollars, checked by the compiler: `usd!("0.01")` is a [`Money`], `usd!("0.0.1")` does not
 /// compile.
 ///
@@ -436,6 +481,9 @@ pub enum AmountError {
     /// Beyond 2^53-1 micros.
     #[error("the amount is out of range")]
     OutOfRange,
+    /// An amount without the code of its currency.
+    #[error("an amount names its currency, as in `5.00 usd`")]
+    NoCurrency,
     /// Not a currency of the table.
     #[error("unknown currency")]
     UnknownCurrency,

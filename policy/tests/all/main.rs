@@ -2,3 +2,5 @@
 
 mod budget;
 mod hosts;
+mod support;
+mod windows;

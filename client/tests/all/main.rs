@@ -5,6 +5,7 @@
 mod ahead;
 mod approvals;
 mod approving;
+mod bodies;
 mod budget;
 mod card;
 mod guard;

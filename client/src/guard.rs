@@ -10,8 +10,7 @@
 //! - the addresses that a name resolves to, at every connection: those that are refused are
 //!   dropped, and the connection is made to one of the others, if there are any.
 //!
-//! A refused request ends with [`Reason::PrivateAddress`](crate::Reason::PrivateAddress). It was
-//! not sent.
+//! A refused request ends with [`Reason::PrivateAddress`]. It was not sent.
 //!
 //! ```
 //! use farebox_client::guard::{Blocked, Guard};

@@ -68,7 +68,7 @@ enum Store {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BudgetError {
-    /// The budget's file. The owner must look at it.
+    /// The budget's file. The owner must look at it, unless it is locked: then ask again later.
     #[error(transparent)]
     File(#[from] StateError),
     /// 4,096 payments are neither finished nor refused. The agents that left them must be started
@@ -94,7 +94,7 @@ impl BudgetError {
     /// Who must act before the budget can be used.
     pub fn actor(&self) -> Actor {
         match self {
-            BudgetError::Busy => Actor::Nobody,
+            BudgetError::Busy | BudgetError::File(StateError::Locked(_)) => Actor::Nobody,
             _ => Actor::Owner,
         }
     }

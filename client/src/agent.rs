@@ -20,13 +20,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use farebox_policy::{Policy, Usage};
-use farebox_protocol::Money;
+use farebox_protocol::{ClientId, Money};
 use futures_util::Stream;
 use reqwest::{Url, redirect};
 use reqwest_middleware::ClientBuilder;
+use serde::Serialize;
 
 use crate::approval::{Approver, DynApprover};
-use crate::books::Books;
+use crate::books::{self, Books};
 use crate::budget::{Budget, BudgetError};
 use crate::card::Card;
 use crate::error::{ConfigError, PaymentError, StateError};
@@ -327,6 +328,39 @@ impl Agent {
         Ok(self.state.update(forget).await?)
     }
 
+    /// What is kept of every server that was paid, or asked for money.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when the state file cannot be read.
+    pub async fn known(&self) -> Result<Vec<Known>, StateError> {
+        self.state.refresh().await?;
+        Ok(self.state.with(|books| books.all().map(Known::of).collect()))
+    }
+
+    /// The credential for the origin of `url`: it spends the credit there. For the account routes
+    /// of its provider.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when `url` is not one, or when the state file cannot be read.
+    pub async fn credential(&self, url: &str) -> Result<Option<ClientId>, ConfigError> {
+        let origin = origin_of(url)?;
+        self.state.refresh().await?;
+        Ok(self.state.glimpse(&origin, "").credential)
+    }
+
+    /// Forgets all that is kept of the origin of `url`; with its credential, the way to its
+    /// credit. Nothing is forgotten while a payment there is open.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when `url` is not one, or when the state file cannot be written.
+    pub async fn forget(&self, url: &str) -> Result<Forgotten, ConfigError> {
+        let origin = origin_of(url)?;
+        Ok(self.state.update(move |books| books.forget(&origin)).await?)
+    }
+
     fn purse(&self) -> Purse {
         let budget = self.budget.as_ref().unwrap_or(&self.beside);
         Purse { state: Arc::clone(&self.state), budget: budget.clone() }
@@ -337,6 +371,42 @@ impl Agent {
         let tokenizer = Tokenizer::new(self.tokenizer.clone()).map_err(ConfigError::Client)?;
         Ok(Some(Arc::new(TokenizedCard { card: Arc::clone(card), tokenizer })))
     }
+}
+
+/// What is kept of one server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Known {
+    /// Scheme, host and port: `https://api.example.com`.
+    pub origin: String,
+    /// Whether there is a credential for credit there.
+    pub credential: bool,
+    /// The publishable key that it is paid under.
+    pub publishable_key: Option<String>,
+    /// A payment by card whose outcome is not known.
+    pub unresolved: Option<Money>,
+}
+
+impl Known {
+    fn of((origin, known): (&str, &books::Known)) -> Known {
+        Known {
+            origin: origin.to_owned(),
+            credential: known.credential.is_some(),
+            publishable_key: known.publishable_key.clone(),
+            unresolved: known.unresolved.as_ref().map(|unresolved| unresolved.hold.amount()),
+        }
+    }
+}
+
+/// What came of forgetting a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// Nothing is kept of it any more.
+    Forgotten,
+    /// There was nothing.
+    Unknown,
+    /// A payment there is open, so all stays.
+    Open,
 }
 
 impl fmt::Debug for Agent {

@@ -10,6 +10,7 @@ use farebox_policy::Hold;
 use farebox_protocol::{ClientId, Currency, Micros, Money, Offer, PaymentMethodId, TopUpId, Units};
 use serde::{Deserialize, Serialize};
 
+use crate::agent::Forgotten;
 use crate::approval::{ApprovalId, Question};
 use crate::budget::HoldId;
 use crate::call::CallName;
@@ -222,13 +223,15 @@ impl Books {
         self.questions.remove(id);
     }
 
-    /// Forgets an origin: its credential and with it the credit there. `None` while a payment is
-    /// open.
-    pub(crate) fn forget(&mut self, origin: &Origin) -> Option<bool> {
+    /// Forgets an origin: its credential and with it the credit there.
+    pub(crate) fn forget(&mut self, origin: &Origin) -> Forgotten {
         match self.origins.get(origin.key()) {
-            Some(known) if known.is_open() => None,
-            Some(_) => Some(self.origins.remove(origin.key()).is_some()),
-            None => Some(false),
+            Some(known) if known.is_open() => Forgotten::Open,
+            Some(_) => {
+                self.origins.remove(origin.key());
+                Forgotten::Forgotten
+            }
+            None => Forgotten::Unknown,
         }
     }
 

@@ -83,7 +83,7 @@ mod state;
 mod tokenizer;
 mod visit;
 
-pub use agent::Agent;
+pub use agent::{Agent, Forgotten, Known};
 pub use approval::{Answer, ApprovalId, Approver, ApproverError, Question, Terminal, Webhook};
 pub use body::AskFirst;
 pub use budget::{Budget, BudgetError};

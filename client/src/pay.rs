@@ -103,6 +103,7 @@ impl PaymentMiddleware {
             return Err(PaymentError::BodyNotReplayable.into());
         }
         visit.key()?;
+        self.recover().await;
         let before = self.glimpse(visit);
         if before.unresolved.is_none()
             && let Some(terms) = &quote.terms

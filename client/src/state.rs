@@ -173,14 +173,6 @@ impl State {
         self.books.update_async(change).await
     }
 
-    /// The same on this thread.
-    pub(crate) fn update_now<R>(
-        &self,
-        change: impl FnOnce(&mut Books) -> R,
-    ) -> Result<R, StateError> {
-        self.books.update(change)
-    }
-
     /// Keeps what an answer said. The money is where it is: if the file cannot be written, the
     /// change stays in memory, and is told to the log.
     pub(crate) async fn keep(&self, change: impl Fn(&mut Books) + Clone + Send + 'static) {

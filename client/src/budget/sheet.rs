@@ -53,7 +53,9 @@ impl Sheet {
             if self.holds.len() >= OPEN_MAX {
                 return Err(BudgetError::Full);
             }
-            self.usage = usage;
+            if let Some(usage) = usage {
+                self.usage = usage;
+            }
             self.holds.insert(id, Open { hold: hold.clone(), owner });
         }
         Ok((decision, hold))

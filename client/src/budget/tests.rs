@@ -23,7 +23,8 @@ fn policy(per_day: Money) -> Policy {
 }
 
 fn asked(top_up: Money) -> Asked {
-    Asked { host: "api.example.com".to_owned(), port: 443, price: usd!("0"), top_up: Some(top_up) }
+    let host = "api.example.com".to_owned();
+    Asked { host, port: 443, price: usd!("0"), top_up: Some(top_up), approved: false }
 }
 
 fn cents(cents: u32) -> Money {

@@ -201,7 +201,7 @@ async fn judge(rule: Rule, paid: Paid) -> usize {
             let expected = expected(paid, &method, &bare, asked);
             let seen = world.call(&http, &method, &path).await;
             assert_eq!(seen, expected, "{status} {target:?} {rule:?} {paid:?} {method}");
-            agent.write_off(&world.home.url("")).unwrap();
+            agent.write_off(&world.home.url("")).await.unwrap();
             cells += 1;
         }
     }

@@ -274,9 +274,18 @@ mod tests {
         for input in denying {
             assert_eq!(typed(input, &question(1)).0, Answer::Denied, "{input:?}");
         }
-        let mut long = b"yes".repeat(1_000_000);
-        long.extend_from_slice(b"\ny\n");
-        assert_eq!(typed(&long, &question(1)).0, Answer::Denied, "all of it is one line");
+    }
+
+    #[test]
+    fn a_long_line_is_one_line_and_denies() {
+        let long = [b"yes".repeat(1_000_000), b"\ny\n".to_vec()].concat();
+        assert_eq!(typed(&long, &question(1)).0, Answer::Denied);
+        for capacity in [1, 7, 8 * 1_024] {
+            let mut reader = BufReader::with_capacity(capacity, &long[..]);
+            assert_eq!(line(&mut reader).unwrap(), Some(b"yesyesyesyesyesy".to_vec()));
+            assert_eq!(line(&mut reader).unwrap(), Some(b"y\n".to_vec()), "nothing is left of it");
+            assert_eq!(line(&mut reader).unwrap(), None);
+        }
     }
 
     proptest! {
@@ -397,6 +406,11 @@ mod tests {
         (Arc::new(terminal), keys, screen)
     }
 
+    async fn answered(terminal: &Terminal, question: &Question) -> Answer {
+        let asked = tokio::time::timeout(Duration::from_secs(10), terminal.ask(question)).await;
+        asked.expect("an answer was typed").unwrap()
+    }
+
     async fn nobody_answers(terminal: &Terminal, question: &Question) {
         let asked = tokio::time::timeout(Duration::from_millis(100), terminal.ask(question)).await;
         assert!(asked.is_err(), "a terminal waits");
@@ -414,8 +428,8 @@ mod tests {
         nobody_answers(&terminal, &question(2)).await;
         assert_eq!(screen.questions(), 2);
         keys.send(b"n\n").unwrap();
-        assert_eq!(terminal.ask(&question(2)).await.unwrap(), Answer::Denied);
-        assert_eq!(terminal.ask(&question(1)).await.unwrap(), Answer::Approved);
+        assert_eq!(answered(&terminal, &question(2)).await, Answer::Denied);
+        assert_eq!(answered(&terminal, &question(1)).await, Answer::Approved);
         assert_eq!(screen.questions(), 2, "its answer was kept");
     }
 
@@ -429,7 +443,7 @@ mod tests {
         nobody_answers(&terminal, &dearer).await;
         assert_eq!(screen.questions(), 2);
         keys.send(b"n\n").unwrap();
-        assert_eq!(terminal.ask(&dearer).await.unwrap(), Answer::Denied);
+        assert_eq!(answered(&terminal, &dearer).await, Answer::Denied);
     }
 
     #[tokio::test]
@@ -438,7 +452,7 @@ mod tests {
         let asking: Vec<_> = (1..=3)
             .map(|id| {
                 let terminal = Arc::clone(&terminal);
-                tokio::spawn(async move { terminal.ask(&question(id)).await.unwrap() })
+                tokio::spawn(async move { answered(&terminal, &question(id)).await })
             })
             .collect();
         for asked in 1..=3 {

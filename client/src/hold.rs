@@ -56,7 +56,7 @@ impl Purse {
         let (purse, origin) = (self.clone(), origin.clone());
         let task = tokio::spawn(async move {
             let before = purse.announce(&origin, id).await?;
-            let reserved = purse.budget.reserve(id, owner(), &policy, asked, now).await;
+            let reserved = purse.budget.reserve(id, &policy, asked, now).await;
             let (decision, hold) = match reserved {
                 Ok(reserved) => reserved,
                 Err(error) => {
@@ -211,8 +211,4 @@ impl Drop for Held {
             drop(turn);
         });
     }
-}
-
-fn owner() -> crate::budget::OwnerId {
-    "00000000000000000000000000000000".parse().unwrap()
 }

@@ -90,7 +90,7 @@ impl PaymentMiddleware {
             };
             self.purse.state.keep(resolve).await;
         }
-        self.step("closed");
+        self.purse.steps.at("closed");
         let receipt = receipt(told, opened.price, topped_up.then_some(amount));
         let remaining = receipt.remaining;
         info!(
@@ -135,7 +135,7 @@ impl PaymentMiddleware {
             };
             self.purse.state.keep(forget).await;
         }
-        self.step("closed");
+        self.purse.steps.at("closed");
         info!(origin = visit.origin.key(), code = code.as_str(), "the payment was refused");
         self.tell(visit, || Event::Declined { code });
         if opened.ahead {
@@ -180,7 +180,7 @@ impl PaymentMiddleware {
         if let Err(error) = self.purse.budget.close(opened.unresolved.id).await {
             warn!(origin = visit.origin.key(), %error, "a hold that counts as spent is still open");
         }
-        self.step("counted");
+        self.purse.steps.at("counted");
     }
 
     /// Nothing was taken under this payment's hold.
@@ -201,6 +201,7 @@ impl PaymentMiddleware {
             }
         };
         self.purse.state.keep(learn).await;
+        self.purse.steps.at("learnt");
         self.purse.give_back(&visit.origin, opened.unresolved.id, None).await;
     }
 

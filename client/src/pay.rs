@@ -148,7 +148,7 @@ impl PaymentMiddleware {
         visit.gate.set_sent();
         visit.call.set_paid();
         let sent = tokio::time::timeout(PAYMENT_TIMEOUT, visit.send(Some(&payment))).await;
-        self.step("sent");
+        self.purse.steps.at("sent");
         let Ok(Ok(response)) = sent else {
             warn!(origin = visit.origin.key(), "no answer to a payment: its outcome is unknown");
             self.tell(visit, || Event::Unknown { amount });
@@ -199,7 +199,7 @@ impl PaymentMiddleware {
         let source = self.source.as_deref().ok_or(PaymentError::NoCard)?;
         let top_up = TopUp::new(visit.origin.key(), &terms.publishable_key, amount);
         let payment_method = source.payment_method_boxed(&top_up).await?;
-        self.step("payment method");
+        self.purse.steps.at("payment method");
         let unresolved = Unresolved {
             id: held.id(),
             payment_method,
@@ -280,7 +280,7 @@ impl PaymentMiddleware {
         let hold = self.purse.hold(turn, &visit.origin, policy, asked, (self.clock)());
         match hold.await? {
             Answer::Held(held) => {
-                self.step("held");
+                self.purse.steps.at("held");
                 Ok(held)
             }
             Answer::Not(Decision::Refuse(refusal)) => Err(Reason::Policy(refusal).into()),
@@ -315,7 +315,7 @@ impl PaymentMiddleware {
             }
         };
         let turn = held.journal(change, unresolved.clone()).await?;
-        self.step("journal");
+        self.purse.steps.at("journal");
         Ok(turn)
     }
 

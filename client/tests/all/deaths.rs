@@ -347,7 +347,8 @@ fn spender(errand: &str) {
             tokio::spawn(async move {
                 loop {
                     let random = getrandom::u32().unwrap();
-                    caller.name = random.is_multiple_of(2).then(|| format!("task-{}", random % NAMES));
+                    caller.name =
+                        random.is_multiple_of(2).then(|| format!("task-{}", random % NAMES));
                     let _ = caller.call().await;
                     say("called");
                 }

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use crate::answer::{self, Verdict};
 use crate::books::{Books, Unresolved};
 use crate::call::Ended;
-use crate::error::{PaymentError, StateError};
+use crate::error::PaymentError;
 use crate::event::Event;
 use crate::middleware::PaymentMiddleware;
 use crate::origin::Origin;
@@ -252,20 +252,6 @@ impl PaymentMiddleware {
     fn overcharged(&self, visit: &Visit<'_>, taken: Money, allowed: Money) {
         warn!(origin = visit.origin.key(), %taken, %allowed, "charged more than was allowed");
         self.tell(visit, || Event::Overcharged { taken, allowed });
-    }
-
-    pub(crate) async fn amend(
-        &self,
-        visit: &Visit<'_>,
-        change: impl FnOnce(&mut Unresolved) + Send + 'static,
-    ) -> Result<(), StateError> {
-        let at = visit.origin.clone();
-        let amend = move |books: &mut Books| {
-            if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
-                change(unresolved);
-            }
-        };
-        self.purse.state.update(amend).await
     }
 
     async fn asked_again(&self, visit: &Visit<'_>, opened: &Opened) {

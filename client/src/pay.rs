@@ -18,7 +18,7 @@ use crate::answer;
 use crate::books::{Books, Glimpse, Unresolved};
 use crate::budget::Asked;
 use crate::call::Ended;
-use crate::error::{PaymentError, Reason};
+use crate::error::{PaymentError, Reason, StateError};
 use crate::event::Event;
 use crate::hold::{Answer, Held};
 use crate::middleware::{Paid, PaymentMiddleware, Quote};
@@ -256,14 +256,12 @@ impl PaymentMiddleware {
             first: false,
             turn: Arc::new(turn),
         };
-        if unresolved.top_up_id.is_some() {
-            return Ok(repeat(unresolved, false, turn));
-        }
-        if known.extended
-            && let Some(covers) = unresolved.covers_after(price)
-        {
-            let amended = self.amend(visit, move |unresolved| unresolved.covers = covers);
-            amended.await.map_err(PaymentError::State)?;
+        let covers = match unresolved.top_up_id {
+            Some(_) => Some(unresolved.covers),
+            None => unresolved.covers_after(price).filter(|_| known.extended),
+        };
+        if let Some(covers) = covers {
+            self.journal_repeat(visit, covers).await.map_err(PaymentError::State)?;
             return Ok(repeat(unresolved, false, turn));
         }
         if unresolved.asked_again && !known.extended {
@@ -334,6 +332,21 @@ impl PaymentMiddleware {
         let turn = held.journal(change, unresolved.clone()).await?;
         self.purse.steps.at("journal");
         Ok(turn)
+    }
+
+    /// Writes down what the unresolved payment covers after a repeat, and that its card is offered
+    /// for this call.
+    async fn journal_repeat(&self, visit: &Visit<'_>, covers: Micros) -> Result<(), StateError> {
+        let (at, name) = (visit.origin.clone(), visit.call.name().cloned());
+        let repeat = move |books: &mut Books| {
+            if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
+                unresolved.covers = covers;
+            }
+            if let Some(name) = name.filter(|name| !books.was_paid(name)) {
+                books.set_paid(name);
+            }
+        };
+        self.purse.state.update(repeat).await
     }
 
     /// What is about to be paid by card, with the owner's yes if there is one.

@@ -1,5 +1,6 @@
 //! Calls that their caller named: one payment by card, whatever happens in between.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use farebox_client::{Agent, PaymentError, PaymentKey, usd};
@@ -7,7 +8,7 @@ use farebox_protocol::ErrorCode;
 use http::StatusCode;
 
 use crate::support::{
-    Seen, Server, agent, answer, answering, client, failure, held, honest, policy, refused,
+    Honest, Seen, Server, agent, answer, answering, client, failure, held, honest, policy, refused,
     served, tokenizer, told,
 };
 
@@ -65,6 +66,31 @@ async fn a_named_call_that_was_paid_is_not_paid_again_when_its_credit_is_gone() 
     assert_eq!(provider.charges(), 1);
     call(&second, server.url("/joke"), "task-18").await.unwrap();
     assert_eq!(provider.charges(), 2);
+}
+
+#[tokio::test]
+async fn a_named_call_that_went_on_with_the_payment_of_another_is_not_paid_again() {
+    let (provider, lost) = (Honest::new(100), AtomicUsize::new(0));
+    let script = Arc::clone(&provider);
+    let server = Server::start(move |seen: &Seen| match seen.card() {
+        Some(_) if lost.fetch_add(1, Ordering::SeqCst) == 0 => {
+            answer(StatusCode::BAD_GATEWAY, "lost")
+        }
+        _ => script.answer(seen),
+    })
+    .await;
+    let stripe = tokenizer().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.json");
+    let first = agent(policy(), &stripe).state(&path).unwrap();
+    assert!(client(&first).get(server.url("/joke")).send().await.is_err());
+    call(&first, server.url("/joke"), "task-17").await.unwrap();
+    drop(first);
+    provider.balance.store(0, Ordering::SeqCst);
+    let second = agent(policy(), &stripe).state(&path).unwrap();
+    let result = call(&second, server.url("/joke"), "task-17").await;
+    assert!(matches!(failure(&result), PaymentError::PaidButRefused), "{result:?}");
+    assert_eq!(provider.charges(), 1);
 }
 
 #[tokio::test]

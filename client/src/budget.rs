@@ -78,7 +78,7 @@ pub enum BudgetError {
     /// Redis does not answer, or not with what it was asked for. Its operator must look at it.
     #[error("the budget's Redis is unavailable: {0}")]
     Unavailable(String),
-    /// Others change the budget all the time. Ask again later.
+    /// Others change the budget all the time, or wait for it in vain. Ask again later.
     #[error("the budget is busy")]
     Busy,
     /// What stands in Redis is not a budget of this version. It is never overwritten.
@@ -148,7 +148,7 @@ impl Budget {
     /// (`maxmemory-policy noeviction`) and must write every command before it answers it
     /// (`appendonly yes`, `appendfsync always`). Replicas copy it later: a failover may forget what
     /// was held in the last moments before it, and that money can be spent once more. A process
-    /// that saw the lost version refuses to go on.
+    /// that sees an earlier version than it saw before refuses to go on.
     ///
     /// # Errors
     ///

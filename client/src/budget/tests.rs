@@ -1,3 +1,6 @@
+//! Long runs: `FAREBOX_ROUNDS` is how often a crowd spends a budget, `FAREBOX_KILLS` how often a
+//! process that pays is killed.
+
 #[cfg(feature = "redis")]
 mod redis;
 

@@ -190,9 +190,12 @@ async fn without_redis_nothing_is_granted_and_an_emptied_one_is_noticed() {
     assert!(matches!(error, BudgetError::Lost(_)), "{error:?}");
     assert!(!server.command(&["KEYS", "*"]).contains("agents"), "and it stays lost");
     server.kill();
-    let error = attempt().await;
+    let started = Instant::now();
+    let (error, other) = tokio::join!(attempt(), attempt());
     assert!(matches!(error, BudgetError::Unavailable(_)), "{error:?}");
     assert_eq!(error.actor(), Actor::Owner);
+    let waited = started.elapsed();
+    assert!(waited < Duration::from_secs(18), "they wait together: {waited:?}, {other:?}");
 }
 
 #[tokio::test]

@@ -159,12 +159,7 @@ impl PaymentMiddleware {
     }
 
     /// Whether policy and owner agree to a top-up, before anything waits for it.
-    async fn consent(
-        &self,
-        visit: &Visit<'_>,
-        price: Money,
-        terms: &Terms,
-    ) -> Result<(), Failure> {
+    async fn consent(&self, visit: &Visit<'_>, price: Money, terms: &Terms) -> Result<(), Failure> {
         let amount = terms.amount(price)?;
         let usage = self.purse.budget.usage().await.map_err(PaymentError::Budget)?;
         let asked = self.asked(visit, price, Some(amount));
@@ -194,11 +189,17 @@ impl PaymentMiddleware {
             return Err(visit.call.end(Ended::PaidButRefused).into());
         }
         same_key(known, &terms.publishable_key)?;
+        let source = self.source.as_deref().ok_or(PaymentError::NoCard)?;
         let amount = terms.amount(price)?;
         let held = self.hold(visit, price, amount, turn).await?;
-        let source = self.source.as_deref().ok_or(PaymentError::NoCard)?;
         let top_up = TopUp::new(visit.origin.key(), &terms.publishable_key, amount);
-        let payment_method = source.payment_method_boxed(&top_up).await?;
+        let payment_method = match source.payment_method_boxed(&top_up).await {
+            Ok(payment_method) => payment_method,
+            Err(error) => {
+                held.give_back().await;
+                return Err(error.into());
+            }
+        };
         self.step("payment method");
         let unresolved = Unresolved {
             id: held.id(),

@@ -159,19 +159,3 @@ async fn an_offer_in_the_body_alone_is_paid() {
     let http = client(&agent(policy(), &stripe));
     assert_eq!(http.get(bare.url("/joke")).send().await.unwrap().status(), StatusCode::OK);
 }
-
-#[tokio::test]
-async fn a_body_that_can_be_sent_once_is_paid_from_credit_and_refused_otherwise() {
-    let (provider, server) = honest(100).await;
-    let stripe = tokenizer().await;
-    let http = client(&agent(policy(), &stripe));
-    let once = || reqwest::Body::wrap(reqwest::Body::from("text"));
-    let refused = http.post(server.url("/write")).body(once()).send().await;
-    let failure = crate::support::failure(&refused);
-    assert!(matches!(failure, farebox_client::PaymentError::BodyNotReplayable), "{failure}");
-    assert_eq!((provider.charges(), stripe.seen().len()), (0, 0));
-
-    http.post(server.url("/write")).body("text").send().await.unwrap();
-    let response = http.post(server.url("/write")).body(once()).send().await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-}

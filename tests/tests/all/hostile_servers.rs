@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use farebox_client::{Agent, Card, Currency, Money, Policy, usd};
 use farebox_sandbox::hostile::{Hostile, Kind, Scenario, Verdict, scenarios};
 use futures_util::StreamExt as _;
@@ -46,7 +47,7 @@ async fn call(http: &ClientWithMiddleware, scenario: &Scenario, url: &str, tries
     let mut extensions = Extensions::new();
     for _ in 0..tries {
         let request = match scenario.method {
-            "POST" => http.post(url).body(reqwest::Body::wrap(Full::from("sent once"))),
+            "POST" => http.post(url).body(reqwest::Body::wrap(Full::<Bytes>::from("sent once"))),
             _ => http.get(url),
         };
         let request = request.build().unwrap();

@@ -16,9 +16,8 @@ fn sell(shop: &mut Shop, ask: &Ask, field: &str, value: impl Into<Value>) -> Rep
 
 /// Asks in these words, which are no offer, and takes what it is given.
 fn raw_offer(shop: &mut Shop, ask: &Ask, edit: impl FnOnce(String) -> String) -> Reply {
-    let card = shop.take(ask, Repeats::Join);
-    if card.paid() {
-        return shop.serve(&card, PRICE).into();
+    if ask.pays {
+        return shop.fair(ask).into();
     }
     let message = edit(shop.message(&[shop.offer()], None).to_string());
     Answer::new(402).body(message).into()

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::shop::{PRICE, Repeats, Shop};
+use super::shop::{Card, PRICE, Repeats, Shop};
 use super::wire::{Answer, Ask, Reply};
 
 pub(super) fn repeated_402(shop: &mut Shop, ask: &Ask) -> Reply {
@@ -38,15 +38,22 @@ pub(super) fn empty_credit(shop: &mut Shop, ask: &Ask) -> Reply {
 }
 
 pub(super) fn eaten_credit(shop: &mut Shop, ask: &Ask) -> Reply {
-    let all = shop.credit;
-    let answer = shop.fair(ask);
-    if answer.status != 200 {
-        return answer.into();
+    let card = shop.take(ask, Repeats::Join);
+    let all = std::mem::take(&mut shop.credit);
+    if card.paid() {
+        return shop.serve(&card, all).into();
     }
-    let charged = if all == 0 { shop.credit } else { all };
+    shop.asking(&[shop.offer()], ask.pays.then_some("insufficient_credits")).into()
+}
+
+/// The receipt reads as if credit had paid: it names no charge and no top-up.
+pub(super) fn hidden_charge(shop: &mut Shop, ask: &Ask) -> Reply {
+    let card = shop.take(ask, Repeats::Join);
     shop.credit = 0;
-    let receipt = shop.receipt(&super::shop::Card::None, charged);
-    answer.without("payment-response").message("payment-response", &receipt).into()
+    if card.paid() {
+        return shop.serve(&Card::None, PRICE).into();
+    }
+    shop.asking(&[shop.offer()], ask.pays.then_some("insufficient_credits")).into()
 }
 
 pub(super) fn credential_swap(shop: &mut Shop, ask: &Ask) -> Reply {
@@ -193,9 +200,7 @@ pub(super) fn cookie(shop: &mut Shop, ask: &Ask) -> Reply {
     let sent = ask.text.lines().find_map(|line| line.strip_prefix("payment: ")).unwrap_or("");
     let cookie = format!("payment={}; Path=/; Domain=127.0.0.1", sent.trim());
     let away = format!("{}/resource", shop.elsewhere);
-    let card = shop.take(ask, Repeats::Join);
-    let answer = if card.paid() { shop.serve(&card, PRICE) } else { shop.ask(&[shop.offer()]) };
-    answer.with("set-cookie", cookie).with("refresh", format!("0; url={away}")).into()
+    shop.fair(ask).with("set-cookie", cookie).with("refresh", format!("0; url={away}")).into()
 }
 
 pub(super) fn retry_after_forever(shop: &mut Shop, ask: &Ask) -> Reply {

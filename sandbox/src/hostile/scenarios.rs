@@ -211,6 +211,12 @@ const SCENARIOS: &[Scenario] = &[
         "Serves, and charges all credit for one request.",
     ),
     attack(
+        "hidden_charge",
+        DAY,
+        payments::hidden_charge,
+        "Charges the card and sends a receipt as if credit had paid.",
+    ),
+    attack(
         "credential_swap",
         DAY,
         payments::credential_swap,
@@ -397,7 +403,12 @@ const SCENARIOS: &[Scenario] = &[
         offers::thousands_of_offers,
         "Makes 5,000 offers, all too dear.",
     ),
-    attack("deep_json", NOTHING, offers::deep_json, "Its offer is 30,000 brackets deep."),
+    attack(
+        "deep_json",
+        TOP_UP,
+        offers::deep_json,
+        "Its fair offer has 30,000 brackets in a field that nobody knows.",
+    ),
     attack("bad_base64", NOTHING, offers::bad_base64, "Its offer is not base64."),
     attack("bad_utf8", NOTHING, offers::bad_utf8, "Its offer is not text."),
     attack("huge_body", NOTHING, floods::huge_body, "Its 402 has a body of 10 MB."),

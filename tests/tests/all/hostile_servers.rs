@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farebox_client::{Agent, Card, Currency, Money, Policy, usd};
+use farebox_client::{Agent, Card, Currency, MaxPrice, Money, Policy, usd};
 use farebox_sandbox::hostile::{Hostile, Kind, Scenario, Verdict, scenarios};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -36,7 +36,10 @@ struct Played {
 
 fn agent(battery: &Hostile) -> Agent {
     let policy = Policy::new().allow("127.0.0.1").per_request(usd!("0.05"));
-    let policy = policy.per_top_up(usd!("5")).per_day(usd!("10"));
+    with_card(policy.per_top_up(usd!("5")).per_day(usd!("10")), battery)
+}
+
+fn with_card(policy: Policy, battery: &Hostile) -> Agent {
     let card: Card = CARD.parse().unwrap();
     let agent = Agent::new(policy).card(card).clock(|| NOW);
     agent.tokenizer(battery.sandbox().url()).unwrap()
@@ -178,4 +181,22 @@ async fn every_honest_provider_is_paid_once_and_serves() {
         }
         assert_eq!(complaints(played), Vec::<String>::new());
     }
+}
+
+/// The caller's own limit, where the policy would pay.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_above_the_callers_own_maximum_is_not_paid() {
+    let battery = start().await;
+    let policy = Policy::new().allow("127.0.0.1").per_request(usd!("1"));
+    let agent = with_card(policy.per_top_up(usd!("5")).per_day(usd!("10")), &battery);
+    let http = agent.client(reqwest::Client::builder().no_proxy()).unwrap().build();
+    let get = |max| http.get(battery.scenario_url("dear").unwrap()).with_extension(MaxPrice(max));
+    for _ in 0..3 {
+        assert!(get(usd!("0.19")).send().await.is_err());
+    }
+    assert_eq!((battery.verdict("dear").unwrap().cost, held(&agent)), (0, usd!("0")));
+    assert!(get(usd!("0.20")).send().await.unwrap().status().is_success());
+    assert_eq!(battery.verdict("dear").unwrap().cost, 500);
+    assert!(get(usd!("0.19")).send().await.is_err(), "nor from credit");
+    assert_eq!(battery.verdict("dear").unwrap().served, 1);
 }

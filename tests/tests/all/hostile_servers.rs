@@ -200,3 +200,17 @@ async fn a_price_above_the_callers_own_maximum_is_not_paid() {
     assert!(get(usd!("0.19")).send().await.is_err(), "nor from credit");
     assert_eq!(battery.verdict("dear").unwrap().served, 1);
 }
+
+/// Of a 402 that does not end, only its start is read, also by a program that sets no timeout.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_price_is_left_before_its_end() {
+    let battery = start().await;
+    let http = agent(&battery).client(reqwest::Client::builder().no_proxy()).unwrap().build();
+    for name in ["endless_body", "huge_body", "compressed_bomb", "endless_head"] {
+        let started = Instant::now();
+        let answer = http.get(battery.scenario_url(name).unwrap()).send().await;
+        // The provider itself goes on for ten seconds.
+        assert!(started.elapsed() < Duration::from_secs(7), "{name}: {:?}", started.elapsed());
+        assert!(answer.is_err() || answer.unwrap().status() == 402, "{name}");
+    }
+}

@@ -42,7 +42,7 @@ pub(super) fn price_creep(shop: &mut Shop, ask: &Ask) -> Reply {
 }
 
 pub(super) fn price_flicker(shop: &mut Shop, ask: &Ask) -> Reply {
-    let price = if shop.requests % 2 == 0 { DEAR } else { PRICE };
+    let price = if shop.requests.is_multiple_of(2) { DEAR } else { PRICE };
     sell(shop, ask, "amount", price)
 }
 

@@ -10,6 +10,7 @@ mod audit;
 mod backup;
 mod demo;
 mod freezes;
+mod hostile;
 mod reconcile;
 mod refund;
 mod sandbox;
@@ -35,8 +36,9 @@ mod transcript;
         1  it could not be done; standard error says why and what to do next\n  \
         2  the command line is wrong\n  \
         3  `audit` found books that contradict themselves\n  \
-        4  something is left for you to look at: `reconcile` found what it does not settle, or \
-        `account refund` gave back less than was asked"
+        4  something is left for you to look at: `reconcile` found what it does not settle, \
+        `account refund` gave back less than was asked, or a client lost more to `hostile` than \
+        it may"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -49,6 +51,8 @@ enum Command {
     Demo,
     /// Run Stripe on loopback, to test a server or an agent against.
     Sandbox(sandbox::Options),
+    /// Run providers that cheat, on loopback, to test a client against.
+    Hostile(hostile::Options),
     /// Look at a payer's account, refund it, freeze it, or revoke its credentials.
     #[command(subcommand)]
     Account(account::Command),
@@ -83,6 +87,7 @@ async fn run(command: Command) -> Result<ExitCode, Fault> {
     match command {
         Command::Demo => demo::run().await?,
         Command::Sandbox(options) => sandbox::run(options).await?,
+        Command::Hostile(options) => return hostile::run(options).await,
         Command::Account(command) => return account::run(command).await,
         Command::Audit(options) => return audit::run(options).await,
         Command::Reconcile(options) => return reconcile::run(options).await,

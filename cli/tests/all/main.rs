@@ -4,6 +4,7 @@
 
 mod admin;
 mod backup;
+mod hostile;
 mod ledger;
 mod money;
 mod sandbox;

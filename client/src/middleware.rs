@@ -244,8 +244,9 @@ impl PaymentMiddleware {
             currency: Some(max.currency()),
             ..Payment::default()
         };
+        let flight = visit.gate.depart();
         let mut response = visit.send(Some(&payment)).await?;
-        self.credited(visit, &mut response, max).await;
+        self.credited(visit, &mut response, max, &flight).await;
         Ok(response)
     }
 
@@ -259,22 +260,29 @@ impl PaymentMiddleware {
             && visit.detour()
     }
 
-    /// The first offer that the policy allows, or that the owner does, or why none is.
+    /// The cheapest offer that the policy allows, or the first one that its owner does, or why
+    /// there is none.
     async fn choose(&self, visit: &mut Visit<'_>, offers: Vec<Offer>) -> Result<Quote, Failure> {
-        let (mut first, mut asks) = (None, None);
+        let (mut best, mut refused, mut asks) = (None, None, None);
         for offer in offers {
             let price = Money::new(offer.amount.micros(), offer.currency);
             let min_top_up = Money::new(offer.min_top_up.micros(), offer.currency);
             debug!(origin = visit.origin.key(), %price, "offer seen");
             self.tell(visit, || Event::OfferSeen { price, min_top_up });
             match self.permit(visit, price) {
-                Permit::Allowed => return Ok(self.take(visit, &offer, price).await),
+                Permit::Allowed if best.as_ref().is_none_or(|(_, b)| cheaper(price, *b)) => {
+                    best = Some((offer, price));
+                }
+                Permit::Allowed => {}
                 Permit::Ask(escalation) => asks = asks.or(Some((offer, price, escalation))),
-                Permit::Refused(reason) => first = first.or(Some(reason)),
+                Permit::Refused(reason) => refused = refused.or(Some(reason)),
             }
         }
+        if let Some((offer, price)) = best {
+            return Ok(self.take(visit, &offer, price).await);
+        }
         let Some((offer, price, escalation)) = asks else {
-            return Err(first.unwrap_or(Reason::NoOffer).into());
+            return Err(refused.unwrap_or(Reason::NoOffer).into());
         };
         // Without credit the price is part of the question about the top-up.
         if self.glimpse(visit).credential.is_some() {
@@ -382,4 +390,9 @@ impl PaymentMiddleware {
         #[cfg(not(feature = "test-util"))]
         let _ = name;
     }
+}
+
+/// Prices in two currencies are not compared: the server's order decides.
+fn cheaper(price: Money, than: Money) -> bool {
+    price.currency() == than.currency() && price.micros() < than.micros()
 }

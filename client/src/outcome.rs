@@ -18,6 +18,7 @@ use crate::middleware::PaymentMiddleware;
 use crate::origin::Origin;
 use crate::pay::Opened;
 use crate::receipt::Receipt;
+use crate::state::Flight;
 use crate::visit::Visit;
 
 impl PaymentMiddleware {
@@ -46,7 +47,8 @@ impl PaymentMiddleware {
             Verdict::AskedAgain => {
                 warn!(origin, "paid, and asked to pay again");
                 self.tell(visit, || Event::Unknown { amount });
-                self.keep_unresolved(visit, |unresolved| unresolved.asked_again = true).await;
+                let amended = amending(visit, |unresolved| unresolved.asked_again = true);
+                self.purse.state.keep(amended).await;
                 Err(visit.call.end(Ended::PaidButRefused))
             }
             Verdict::Pending(id) => {
@@ -205,7 +207,13 @@ impl PaymentMiddleware {
     }
 
     /// The answer to a payment from credit.
-    pub(crate) async fn credited(&self, visit: &Visit<'_>, response: &mut Response, max: Money) {
+    pub(crate) async fn credited(
+        &self,
+        visit: &Visit<'_>,
+        response: &mut Response,
+        max: Money,
+        flight: &Flight,
+    ) {
         if response.status() == StatusCode::PAYMENT_REQUIRED {
             return;
         }
@@ -217,7 +225,13 @@ impl PaymentMiddleware {
         }
         let receipt = receipt(&told, max, None);
         debug!(origin = visit.origin.key(), remaining = %receipt.remaining, "paid from credit");
+        let before = visit.gate.remaining().filter(|_| flight.was_alone());
+        let fell = before.and_then(|before| difference(before, receipt.remaining));
         self.spent(visit, &receipt, max);
+        // A server of version 1 does not say what it took, but what is left.
+        if let Some(fell) = fell.filter(|fell| receipt.charged.is_none() && exceeds(*fell, max)) {
+            self.overcharged(visit, fell, max);
+        }
         response.extensions_mut().insert(receipt);
     }
 
@@ -226,18 +240,16 @@ impl PaymentMiddleware {
         let (charged, remaining) = (receipt.charged, receipt.remaining);
         visit.gate.set_remaining(remaining);
         self.tell(visit, || Event::Spent { charged, remaining });
-        if let Some(charged) = charged
-            && (charged.currency() != max.currency() || charged.micros() > max.micros())
-        {
+        if let Some(charged) = charged.filter(|charged| exceeds(*charged, max)) {
             self.overcharged(visit, charged, max);
         }
     }
 
     /// A first top-up must leave what it was for, less the price.
     fn short_credited(&self, visit: &Visit<'_>, receipt: &Receipt, price: Money, amount: Money) {
-        let taken = amount.micros().checked_sub(receipt.remaining.micros()).unwrap_or_default();
-        if receipt.remaining.currency() == amount.currency() && taken > price.micros() {
-            self.overcharged(visit, Money::new(taken, amount.currency()), price);
+        let taken = difference(amount, receipt.remaining);
+        if let Some(taken) = taken.filter(|taken| exceeds(*taken, price)) {
+            self.overcharged(visit, taken, price);
         }
     }
 
@@ -250,30 +262,33 @@ impl PaymentMiddleware {
     pub(crate) async fn amend(
         &self,
         visit: &Visit<'_>,
-        change: impl FnOnce(&mut Unresolved) + Send + 'static,
-    ) -> Result<(), StateError> {
-        let at = visit.origin.clone();
-        let amend = move |books: &mut Books| {
-            if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
-                change(unresolved);
-            }
-        };
-        self.purse.state.update(amend).await
-    }
-
-    async fn keep_unresolved(
-        &self,
-        visit: &Visit<'_>,
         change: impl Fn(&mut Unresolved) + Clone + Send + 'static,
-    ) {
-        let at = visit.origin.clone();
-        let amend = move |books: &mut Books| {
-            if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
-                change(unresolved);
-            }
-        };
-        self.purse.state.keep(amend).await;
+    ) -> Result<(), StateError> {
+        self.purse.state.update(amending(visit, change)).await
     }
+}
+
+/// Changes the unresolved payment of the visited origin.
+fn amending(
+    visit: &Visit<'_>,
+    change: impl Fn(&mut Unresolved) + Clone + Send + 'static,
+) -> impl Fn(&mut Books) + Clone + Send + 'static {
+    let at = visit.origin.clone();
+    move |books| {
+        if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
+            change(unresolved);
+        }
+    }
+}
+
+fn exceeds(taken: Money, allowed: Money) -> bool {
+    taken.currency() != allowed.currency() || taken.micros() > allowed.micros()
+}
+
+/// `before` less `after`, where they are of one currency.
+fn difference(before: Money, after: Money) -> Option<Money> {
+    let fell = before.micros().checked_sub(after.micros())?;
+    (before.currency() == after.currency()).then(|| Money::new(fell, before.currency()))
 }
 
 /// Ends the unresolved payment of `origin`.

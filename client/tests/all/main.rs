@@ -8,6 +8,7 @@ mod approving;
 mod bodies;
 mod budget;
 mod card;
+mod events;
 mod guard;
 mod hostile;
 mod named;

@@ -1,7 +1,9 @@
 use farebox_client::{MaxPrice, Receipt, usd};
 use http::StatusCode;
 
-use crate::support::{agent, answer, client, held, honest, policy, tokenizer};
+use crate::support::{
+    Seen, Server, agent, answer, asking, client, held, honest, policy, required, served, tokenizer, told,
+};
 
 #[tokio::test]
 async fn the_first_call_costs_one_more_round_trip_and_later_ones_none() {
@@ -158,4 +160,25 @@ async fn an_offer_in_the_body_alone_is_paid() {
     let stripe = tokenizer().await;
     let http = client(&agent(policy(), &stripe));
     assert_eq!(http.get(bare.url("/joke")).send().await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_cheapest_offer_that_is_allowed_is_taken() {
+    let server = Server::start(|seen: &Seen| {
+        if seen.card().is_some() {
+            return served(StatusCode::OK, &told(Some("ch_1"), Some(100), 49_900));
+        }
+        let mut required = required(300);
+        for price in [100, 200] {
+            let mut offer = required.accepts[0].clone();
+            offer.amount = farebox_protocol::Units::new(price).unwrap();
+            required.accepts.push(offer);
+        }
+        asking(&required)
+    })
+    .await;
+    let stripe = tokenizer().await;
+    client(&agent(policy(), &stripe)).get(server.url("/joke")).send().await.unwrap();
+    let paid = server.seen()[1].payment.clone().unwrap();
+    assert_eq!(paid.max_amount, farebox_protocol::Units::new(100));
 }

@@ -311,6 +311,32 @@ impl Agent {
         Ok(Some(unresolved.hold.amount()))
     }
 
+    /// Takes back what the policy counts for payments that the server at `url` refused, or accepted
+    /// without a charge, after the owner saw that the card was not charged for them. A server
+    /// that the policy [trusts](Policy::trust) needs no such look. Returns how many payments.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Url`] when `url` is not one, [`ConfigError::Payment`] when state or budget
+    /// cannot be written.
+    pub async fn take_back(&self, url: &str) -> Result<usize, ConfigError> {
+        let (purse, origin) = (self.purse(), origin_of(url)?);
+        purse.state.refresh().await?;
+        let denied = purse.state.glimpse(&origin, "").denied;
+        for id in &denied {
+            let released = purse.budget.release(*id).await;
+            released.map_err(|error| ConfigError::Payment(PaymentError::Budget(error)))?;
+        }
+        let released = denied.clone();
+        let forget = move |books: &mut Books| {
+            if let Some(known) = books.known(&origin) {
+                known.denied.retain(|id| !released.contains(id));
+            }
+        };
+        purse.state.update(forget).await?;
+        Ok(denied.len())
+    }
+
     /// Forgets the publishable key that the origin of `url` was first paid under, after its
     /// provider said elsewhere that it rolled its keys: another key means another Stripe account,
     /// perhaps not the provider's.
@@ -385,6 +411,9 @@ pub struct Known {
     pub publishable_key: Option<String>,
     /// A payment by card whose outcome is not known.
     pub unresolved: Option<Money>,
+    /// Payments by card that are counted although the server says that it took nothing; see
+    /// [`Agent::take_back`].
+    pub denied: usize,
 }
 
 impl Known {
@@ -394,6 +423,7 @@ impl Known {
             credential: known.credential.is_some(),
             publishable_key: known.publishable_key.clone(),
             unresolved: known.unresolved.as_ref().map(|unresolved| unresolved.hold.amount()),
+            denied: known.denied.len(),
         }
     }
 }

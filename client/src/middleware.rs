@@ -160,6 +160,11 @@ impl PaymentMiddleware {
         visit.origin.secure() && self.policy.allows(visit.origin.host(), visit.origin.port())
     }
 
+    /// Whether the server's word that it took nothing is believed.
+    pub(crate) fn trusts(&self, visit: &Visit<'_>) -> bool {
+        self.policy.trusts(visit.origin.host(), visit.origin.port())
+    }
+
     /// What is known already decides how the first send is paid.
     fn opening(&self, visit: &mut Visit<'_>) -> Result<Attempt, PaymentError> {
         if !self.may_pay(visit) {

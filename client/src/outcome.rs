@@ -185,7 +185,8 @@ impl PaymentMiddleware {
         self.step("counted");
     }
 
-    /// Nothing was taken under this payment's hold.
+    /// The server says that nothing was taken under this payment's hold. It goes back if the
+    /// policy trusts the server's word, and otherwise stays counted until the owner takes it back.
     async fn return_hold(
         &self,
         visit: &Visit<'_>,
@@ -194,16 +195,23 @@ impl PaymentMiddleware {
     ) {
         let (at, told) = (visit.origin.clone(), told.cloned());
         let name = visit.call.name().cloned();
+        let (id, trusted) = (opened.unresolved.id, self.trusts(visit));
         let learn = move |books: &mut Books| {
             if let Some(told) = &told {
                 remember(books, &at, told);
             }
-            if let Some(name) = &name {
+            if let Some(name) = name.as_ref().filter(|_| trusted) {
                 books.unset_paid(name);
+            }
+            if let Some(known) = books.known(&at).filter(|_| !trusted) {
+                known.unresolved = None;
+                known.deny(id);
             }
         };
         self.purse.state.keep(learn).await;
-        self.purse.give_back(&visit.origin, opened.unresolved.id, None).await;
+        if trusted {
+            self.purse.give_back(&visit.origin, id, None).await;
+        }
     }
 
     /// The answer to a payment from credit.

@@ -2,6 +2,7 @@
 
 use boon::{Compiler, SchemaIndex, Schemas};
 use farebox_policy::Policy;
+use proptest::prelude::*;
 use serde_json::Value;
 
 const SPEC: &str = include_str!("../../../spec/policy.md");
@@ -137,4 +138,29 @@ fn a_file_may_be_empty_and_then_nothing_is_allowed() {
     assert_eq!(Policy::from_json("{}").unwrap(), Policy::new());
     assert!(Policy::from_json("").is_err());
     assert!(Policy::from_json("[]").is_err());
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_read_is_a_policy_or_an_error_with_its_line(
+        lines in prop::collection::vec("([a-z_]{1,12}|\\PC{0,9}) ?= ?(\"\\PC{0,9}\"|\\[\\]|[0-9.]{1,9})", 0..6),
+        at in 0..200_usize,
+        with in "\\PC{0,4}",
+    ) {
+        let recipe = recipes()[at % 10];
+        let mut changed: Vec<char> = recipe.chars().collect();
+        changed.splice(at % changed.len()..at % changed.len(), with.chars());
+        for text in [lines.join("\n"), changed.into_iter().collect()] {
+            match Policy::from_toml(&text) {
+                Ok(policy) => {
+                    let json = serde_json::to_string(&policy).unwrap();
+                    prop_assert_eq!(Policy::from_json(&json).unwrap(), policy);
+                }
+                Err(error) => {
+                    let lines = text.split('\n').count();
+                    prop_assert!(error.line().is_some_and(|line| (1..=lines).contains(&line)), "{text}: {error}");
+                }
+            }
+        }
+    }
 }

@@ -22,8 +22,7 @@ fn a_sound_policy_is_not_warned_about() {
 }
 
 #[test]
-fn what_an_owner_did_not_mean_is_said_once() {
-    let hour = Duration::from_secs(3_600);
+fn hosts_and_limits_that_are_missing_are_said_once() {
     let cases = [
         (
             Policy::new().per_request(usd!("1")).per_top_up(usd!("1")).per_day(usd!("1")),
@@ -58,6 +57,16 @@ fn what_an_owner_did_not_mean_is_said_once() {
             sound().per_month("100 eur".parse().unwrap()),
             "amounts are in usd, eur: one of them refuses any payment",
         ),
+    ];
+    for (policy, said) in cases {
+        assert_eq!(told(&policy), [said]);
+    }
+}
+
+#[test]
+fn limits_that_another_one_makes_pointless_are_said_once() {
+    let hour = Duration::from_secs(3_600);
+    let cases = [
         (
             sound().per_top_up(usd!("20")),
             "the limit per top-up of 20.00 usd is never reached: the limit per day of 10.00 usd refuses first",

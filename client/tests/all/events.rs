@@ -9,8 +9,7 @@ use futures_util::StreamExt as _;
 use http::StatusCode;
 
 use crate::support::{
-    Seen, Server, agent, answering, client, honest, offer, policy, refused, served, tokenizer,
-    told,
+    Seen, Server, agent, answering, client, honest, offer, policy, refused, served, tokenizer, told,
 };
 
 fn names(notices: &[Notice]) -> Vec<String> {
@@ -38,10 +37,10 @@ async fn a_paid_call_is_told_step_by_step() {
     let heard = heard.lock().unwrap().clone();
     assert_eq!(names(&heard), ["offer_seen", "paying", "topped_up", "spent", "spent"]);
     assert_eq!(stream.collect::<Vec<_>>().await, heard, "the stream ends with the agent");
-    assert_eq!((heard[0].origin.as_str(), heard[0].route.as_str()), (
-        server.url("").as_str(),
-        "GET /joke"
-    ));
+    assert_eq!(
+        (heard[0].origin.as_str(), heard[0].route.as_str()),
+        (server.url("").as_str(), "GET /joke")
+    );
     assert_eq!(heard[2].event, Event::ToppedUp { amount: usd!("5"), remaining: usd!("4.99") });
     let charged = Some(usd!("0.01"));
     assert_eq!(heard[4].event, Event::Spent { charged, remaining: usd!("4.98") });

@@ -2,7 +2,8 @@ use farebox_client::{MaxPrice, Receipt, usd};
 use http::StatusCode;
 
 use crate::support::{
-    Seen, Server, agent, answer, asking, client, held, honest, policy, required, served, tokenizer, told,
+    Seen, Server, agent, answer, asking, client, held, honest, policy, required, served, tokenizer,
+    told,
 };
 
 #[tokio::test]

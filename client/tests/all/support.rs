@@ -251,7 +251,7 @@ pub(crate) async fn answering<R: Into<Reply>>(
 }
 
 pub(crate) fn policy() -> Policy {
-    let policy = Policy::new().allow("127.0.0.1").per_request(usd!("0.05"));
+    let policy = Policy::new().allow("127.0.0.1").trust("127.0.0.1").per_request(usd!("0.05"));
     policy.per_top_up(usd!("5")).per_day(usd!("10"))
 }
 

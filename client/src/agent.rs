@@ -41,14 +41,11 @@ use crate::redirect as redirects;
 use crate::service;
 use crate::source::{DynPaymentSource, PaymentSource, TokenizedCard};
 use crate::state::State;
+use crate::step::Steps;
 use crate::tokenizer::Tokenizer;
 
 /// Unix seconds.
 pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
-
-/// Called between two steps of a payment.
-#[cfg(feature = "test-util")]
-pub(crate) type Steps = Arc<dyn Fn(&'static str) + Send + Sync>;
 
 /// How long a call waits for its owner's answer, unless the agent says otherwise.
 const APPROVAL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -75,8 +72,7 @@ pub struct Agent {
     guard: Option<Guard>,
     events: Events,
     clock: Clock,
-    #[cfg(feature = "test-util")]
-    steps: Option<Steps>,
+    steps: Steps,
 }
 
 impl Agent {
@@ -99,8 +95,7 @@ impl Agent {
             guard: None,
             events: Events::new(),
             clock: Arc::new(system_time),
-            #[cfg(feature = "test-util")]
-            steps: None,
+            steps: Steps::default(),
         }
     }
 
@@ -232,7 +227,7 @@ impl Agent {
     #[cfg(feature = "test-util")]
     #[must_use]
     pub fn at_each_step(mut self, steps: impl Fn(&'static str) + Send + Sync + 'static) -> Agent {
-        self.steps = Some(Arc::new(steps));
+        self.steps = Steps::hooked(steps);
         self
     }
 
@@ -264,8 +259,6 @@ impl Agent {
             events: self.events.clone(),
             clock: Arc::clone(&self.clock),
             recovered: AtomicBool::new(false),
-            #[cfg(feature = "test-util")]
-            steps: self.steps.clone(),
         };
         let client = ClientBuilder::new(client).with(middleware);
         Ok(match &self.guard {
@@ -389,7 +382,8 @@ impl Agent {
 
     fn purse(&self) -> Purse {
         let budget = self.budget.as_ref().unwrap_or(&self.beside);
-        Purse { state: Arc::clone(&self.state), budget: budget.clone() }
+        let steps = self.steps.clone();
+        Purse { state: Arc::clone(&self.state), budget: budget.clone(), steps }
     }
 
     fn source(&self) -> Result<Option<Arc<dyn DynPaymentSource>>, ConfigError> {

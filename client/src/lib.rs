@@ -80,6 +80,7 @@ mod processes;
 mod redirect;
 mod service;
 mod state;
+mod step;
 mod tokenizer;
 mod visit;
 

@@ -51,8 +51,6 @@ pub(crate) struct PaymentMiddleware {
     pub(crate) clock: Clock,
     /// Whether what a crash left of holds was looked for.
     pub(crate) recovered: AtomicBool,
-    #[cfg(feature = "test-util")]
-    pub(crate) steps: Option<crate::agent::Steps>,
 }
 
 /// How the next send is paid.
@@ -384,16 +382,6 @@ impl PaymentMiddleware {
         if !self.recovered.swap(true, Ordering::AcqRel) {
             self.purse.recover_all().await;
         }
-    }
-
-    /// A point between two steps of a payment, where tests end the process.
-    pub(crate) fn step(&self, name: &'static str) {
-        #[cfg(feature = "test-util")]
-        if let Some(steps) = &self.steps {
-            steps(name);
-        }
-        #[cfg(not(feature = "test-util"))]
-        let _ = name;
     }
 }
 

@@ -92,7 +92,7 @@ impl PaymentMiddleware {
             };
             self.purse.state.keep(resolve).await;
         }
-        self.step("closed");
+        self.purse.steps.at("closed");
         let receipt = receipt(told, opened.price, topped_up.then_some(amount));
         let remaining = receipt.remaining;
         info!(
@@ -137,7 +137,7 @@ impl PaymentMiddleware {
             };
             self.purse.state.keep(forget).await;
         }
-        self.step("closed");
+        self.purse.steps.at("closed");
         info!(origin = visit.origin.key(), code = code.as_str(), "the payment was refused");
         self.tell(visit, || Event::Declined { code });
         if opened.ahead {
@@ -182,7 +182,7 @@ impl PaymentMiddleware {
         if let Err(error) = self.purse.budget.close(opened.unresolved.id).await {
             warn!(origin = visit.origin.key(), %error, "a hold that counts as spent is still open");
         }
-        self.step("counted");
+        self.purse.steps.at("counted");
     }
 
     /// The server says that nothing was taken under this payment's hold. It goes back if the
@@ -209,6 +209,7 @@ impl PaymentMiddleware {
             }
         };
         self.purse.state.keep(learn).await;
+        self.purse.steps.at("learnt");
         if trusted {
             self.purse.give_back(&visit.origin, id, None).await;
         }

@@ -148,7 +148,7 @@ impl PaymentMiddleware {
         visit.gate.set_sent();
         visit.call.set_paid();
         let sent = tokio::time::timeout(PAYMENT_TIMEOUT, visit.send(Some(&payment))).await;
-        self.step("sent");
+        self.purse.steps.at("sent");
         let Ok(Ok(response)) = sent else {
             warn!(origin = visit.origin.key(), "no answer to a payment: its outcome is unknown");
             self.tell(visit, || Event::Unknown { amount });
@@ -200,7 +200,7 @@ impl PaymentMiddleware {
                 return Err(error.into());
             }
         };
-        self.step("payment method");
+        self.purse.steps.at("payment method");
         let unresolved = Unresolved {
             id: held.id(),
             payment_method,
@@ -281,7 +281,7 @@ impl PaymentMiddleware {
         let hold = self.purse.hold(turn, &visit.origin, policy, asked, (self.clock)());
         match hold.await? {
             Answer::Held(held) => {
-                self.step("held");
+                self.purse.steps.at("held");
                 Ok(held)
             }
             Answer::Not(Decision::Refuse(refusal)) => Err(Reason::Policy(refusal).into()),
@@ -316,7 +316,7 @@ impl PaymentMiddleware {
             }
         };
         let turn = held.journal(change, unresolved.clone()).await?;
-        self.step("journal");
+        self.purse.steps.at("journal");
         Ok(turn)
     }
 

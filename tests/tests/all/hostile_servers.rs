@@ -91,7 +91,7 @@ async fn play_alone(battery: &Hostile, scenario: &Scenario) -> Played {
     let served = play(battery, &agent, scenario).await;
     Played {
         verdict: battery.verdict(scenario.name).unwrap(),
-        held: held(&agent),
+        held: held(&agent).await,
         took: started.elapsed(),
         served,
     }
@@ -111,8 +111,8 @@ async fn play_all(kind: Kind) -> Vec<Played> {
     stream::iter(played).buffer_unordered(AT_ONCE).collect().await
 }
 
-fn held(agent: &Agent) -> Money {
-    agent.usage().held(Currency::USD, NOW)
+async fn held(agent: &Agent) -> Money {
+    agent.usage().await.unwrap().held(Currency::USD, NOW)
 }
 
 fn cents(amount: i64) -> Money {
@@ -158,6 +158,9 @@ fn is_elsewhere(played: &Played) -> bool {
 async fn all_attacks_together_cost_one_agent_no_more_than_its_day() {
     let battery = start().await;
     let agent = agent(&battery);
+    // One that takes money and denies it goes first: what follows meets a budget that is in use.
+    let liar = of_kind(Kind::Attack).find(|scenario| scenario.name == "false_decline").unwrap();
+    play(&battery, &agent, liar).await;
     let played = of_kind(Kind::Attack).map(|scenario| play(&battery, &agent, scenario));
     stream::iter(played).buffer_unordered(AT_ONCE).for_each(async |_| {}).await;
     let verdicts = battery.verdicts();
@@ -165,7 +168,8 @@ async fn all_attacks_together_cost_one_agent_no_more_than_its_day() {
     let leaks: Vec<&String> = verdicts.iter().flat_map(|verdict| &verdict.leaks).collect();
     assert_eq!(leaks, Vec::<&String>::new());
     assert!((500..=1_000).contains(&cost), "{cost} cents left the card");
-    assert!(held(&agent).micros() >= cents(cost).micros(), "{} held for {cost}", held(&agent));
+    let held = held(&agent).await;
+    assert!(held.micros() >= cents(cost).micros(), "{held} held for {cost} cents");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,7 +198,7 @@ async fn a_price_above_the_callers_own_maximum_is_not_paid() {
     for _ in 0..3 {
         assert!(get(usd!("0.19")).send().await.is_err());
     }
-    assert_eq!((battery.verdict("dear").unwrap().cost, held(&agent)), (0, usd!("0")));
+    assert_eq!((battery.verdict("dear").unwrap().cost, held(&agent).await), (0, usd!("0")));
     assert!(get(usd!("0.20")).send().await.unwrap().status().is_success());
     assert_eq!(battery.verdict("dear").unwrap().cost, 500);
     assert!(get(usd!("0.19")).send().await.is_err(), "nor from credit");

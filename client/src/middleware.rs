@@ -209,9 +209,7 @@ impl PaymentMiddleware {
         match attempt {
             Attempt::Unpaid => self.send_unpaid(visit).await.map(Paid::Served),
             Attempt::Credit(max) => self.spend(visit, *max).await.map(Paid::Served),
-            Attempt::Resume(price) => {
-                self.pay(visit, &Quote { price: *price, terms: None }).await
-            }
+            Attempt::Resume(price) => self.pay(visit, &Quote { price: *price, terms: None }).await,
             Attempt::Ahead(price, terms) => {
                 let quote = Quote { price: *price, terms: Some(terms.clone()) };
                 let paid = self.pay(visit, &quote).await;
@@ -341,7 +339,13 @@ impl PaymentMiddleware {
         let cap = match visit.max_price {
             None => limit,
             Some(max) if max.currency() != limit.currency() => return None,
-            Some(max) => if max.micros() < limit.micros() { max } else { limit },
+            Some(max) => {
+                if max.micros() < limit.micros() {
+                    max
+                } else {
+                    limit
+                }
+            }
         };
         matches!(self.permit(visit, cap), Permit::Allowed).then_some(cap)
     }

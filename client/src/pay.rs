@@ -159,12 +159,7 @@ impl PaymentMiddleware {
     }
 
     /// Whether policy and owner agree to a top-up, before anything waits for it.
-    async fn consent(
-        &self,
-        visit: &Visit<'_>,
-        price: Money,
-        terms: &Terms,
-    ) -> Result<(), Failure> {
+    async fn consent(&self, visit: &Visit<'_>, price: Money, terms: &Terms) -> Result<(), Failure> {
         let amount = terms.amount(price)?;
         let usage = self.purse.budget.usage().await.map_err(PaymentError::Budget)?;
         let asked = self.asked(visit, price, Some(amount));

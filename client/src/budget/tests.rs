@@ -258,7 +258,10 @@ async fn a_full_disk_is_an_error_and_grants_nothing() {
                 Err(BudgetError::File(StateError::Io { .. })) => say("failed"),
                 other => panic!("{other:?}"),
             }
-            assert_eq!(held(&budget).await, budget.with_last_usage(|usage| usage.held(Currency::USD, NOW)));
+            assert_eq!(
+                held(&budget).await,
+                budget.with_last_usage(|usage| usage.held(Currency::USD, NOW))
+            );
         }
         return;
     }
@@ -329,7 +332,10 @@ async fn a_payment_from_credit_holds_nothing() {
     let (id, owner) = (hold_id(), owner_id());
     let answer = budget.reserve(id, owner, &policy(usd!("5")), from_credit, NOW).await.unwrap();
     assert_eq!(answer, (Decision::Allow, None));
-    assert_eq!((budget.usage().await.unwrap(), budget.with_last_usage(Usage::clone)), (Usage::new(), Usage::new()));
+    assert_eq!(
+        (budget.usage().await.unwrap(), budget.with_last_usage(Usage::clone)),
+        (Usage::new(), Usage::new())
+    );
 }
 
 #[tokio::test]

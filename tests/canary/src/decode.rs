@@ -72,11 +72,15 @@ fn hexadecimal(run: &[u8]) -> Vec<u8> {
 /// A list of bytes, as Debug prints it.
 fn numbers(run: &[u8]) -> Vec<u8> {
     let words = run.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    words.map(|word| str::from_utf8(word).ok()?.parse().ok()).map(Option::unwrap_or_default).collect()
+    words
+        .map(|word| str::from_utf8(word).ok()?.parse().ok())
+        .map(Option::unwrap_or_default)
+        .collect()
 }
 
 fn percent(text: &[u8]) -> Vec<u8> {
-    let digit = |at: usize| char::from(*text.get(at)?).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let digit =
+        |at: usize| char::from(*text.get(at)?).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let mut decoded = Vec::with_capacity(text.len());
     let mut at = 0;
     while let Some(byte) = text.get(at) {

@@ -179,14 +179,15 @@ fn has_secret_key(text: &[u8]) -> bool {
 /// `payer.generation.secret`, and whatever a payment calls its credential.
 fn has_credential(text: &[u8]) -> bool {
     let named = places(text, br#""clientId":""#).any(|at| text.get(at + 12) != Some(&b'"'));
-    named || places(text, b".").any(|at| {
-        let payer = text[..at].iter().rev().take_while(|byte| byte.is_ascii_hexdigit()).count();
-        let rest = &text[at + 1..];
-        let number = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let secret = rest.get(number + 1..).unwrap_or_default();
-        let long = secret.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
-        payer == 64 && number > 0 && rest.get(number) == Some(&b'.') && long >= 8
-    })
+    named
+        || places(text, b".").any(|at| {
+            let payer = text[..at].iter().rev().take_while(|byte| byte.is_ascii_hexdigit()).count();
+            let rest = &text[at + 1..];
+            let number = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let secret = rest.get(number + 1..).unwrap_or_default();
+            let long = secret.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+            payer == 64 && number > 0 && rest.get(number) == Some(&b'.') && long >= 8
+        })
 }
 
 fn has_bearer(text: &[u8]) -> bool {
@@ -196,7 +197,8 @@ fn has_bearer(text: &[u8]) -> bool {
         let allowed = |byte: &&u8| is_word(**byte) || b"-.~+/=".contains(byte);
         let token = &token[..token.iter().take_while(allowed).count()];
         // A word of a sentence is no token.
-        token.len() >= 8 && token.iter().any(|byte| !byte.is_ascii_lowercase())
+        token.len() >= 8
+            && token.iter().any(|byte| !byte.is_ascii_lowercase())
             && token != b"YOUR_SECRET_KEY"
     })
 }

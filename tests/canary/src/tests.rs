@@ -48,7 +48,9 @@ fn percent(text: &str) -> String {
 fn every_kind_is_found_in_every_encoding() {
     let encodings: [(&str, fn(&str) -> String); 10] = [
         ("as it is", str::to_owned),
-        ("upper and lower hexadecimal", |text| hexadecimal(text) + &hexadecimal(text).to_uppercase()),
+        ("upper and lower hexadecimal", |text| {
+            hexadecimal(text) + &hexadecimal(text).to_uppercase()
+        }),
         ("percent", percent),
         ("base64", |text| STANDARD.encode(text)),
         ("base64 without padding", |text| STANDARD_NO_PAD.encode(text)),

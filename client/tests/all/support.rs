@@ -62,6 +62,7 @@ impl Server {
     pub(crate) async fn start<R: Into<Reply>>(
         script: impl Fn(&Seen) -> R + Send + Sync + 'static,
     ) -> Server {
+        farebox_canary::watch();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let (log, script) = (Arc::clone(&seen), Arc::new(script));
         let handler = move |request: Request| {

@@ -49,6 +49,8 @@
 //! - [`approval`]: asking the owner, on a terminal or through a service
 //! - [`guard`]: keeps requests out of private networks
 //! - [`receipt`]: [`MaxPrice`] and [`Receipt`], the extensions of a request and of its response
+//! - [`preview`]: what a request would cost, without paying
+//! - [`spending`]: what was spent where
 //! - [`error`]: why something was not paid or not served, and who must act
 //!
 //! Requests, responses and errors are those of reqwest and reqwest-middleware.
@@ -60,8 +62,10 @@ pub mod card;
 pub mod error;
 pub mod event;
 pub mod guard;
+pub mod preview;
 pub mod receipt;
 pub mod source;
+pub mod spending;
 
 mod answer;
 mod approve;
@@ -91,8 +95,10 @@ pub use budget::{Budget, BudgetError};
 pub use card::{Card, CardError};
 pub use error::{Actor, ConfigError, PaymentError, PaymentErrorExt, Reason, StateError};
 pub use event::{Event, Notice};
-pub use farebox_policy::{Escalation, HostPattern, Policy, Refusal, Rule, Usage};
+pub use farebox_policy::{Escalation, HostPattern, Policy, Refusal, Rule, Usage, Window};
 pub use farebox_protocol::{Currency, ErrorCode, Micros, Money, PaymentMethodId, TopUpId, usd};
 pub use guard::{Blocked, Guard};
+pub use preview::{Preview, PreviewError, Proposal};
 pub use receipt::{MaxPrice, PaymentKey, Receipt};
 pub use source::{PaymentSource, StoredMethods, TokenizedCard, TopUp, source_fn};
+pub use spending::{Spending, Spent};

@@ -32,6 +32,7 @@ use crate::origin::Origin;
 use crate::pay::Terms;
 use crate::redirect;
 use crate::source::DynPaymentSource;
+use crate::spending::Tally;
 use crate::visit::{Failure, Visit};
 
 /// After a top-up ahead of need came to nothing, credit is spent for this long (seconds) before
@@ -48,6 +49,7 @@ pub(crate) struct PaymentMiddleware {
     /// The longest streamed body, in bytes, that is kept in memory.
     pub(crate) body_limit: usize,
     pub(crate) events: Events,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) clock: Clock,
     /// Whether what a crash left of holds was looked for.
     pub(crate) recovered: AtomicBool,

@@ -18,6 +18,7 @@ use crate::middleware::PaymentMiddleware;
 use crate::origin::Origin;
 use crate::pay::Opened;
 use crate::receipt::Receipt;
+use crate::spending::Cost;
 use crate::state::Flight;
 use crate::visit::Visit;
 
@@ -105,6 +106,9 @@ impl PaymentMiddleware {
             self.tell(visit, || Event::ToppedUp { amount, remaining });
         }
         self.spent(visit, &receipt, opened.price);
+        if let Err(error) = self.tally.flush().await {
+            warn!(origin = visit.origin.key(), %error, "what was spent was not written down yet");
+        }
         if topped_up && opened.first && opened.fresh {
             self.short_credited(visit, &receipt, opened.price, amount);
         }
@@ -249,6 +253,9 @@ impl PaymentMiddleware {
         let (charged, remaining) = (receipt.charged, receipt.remaining);
         visit.gate.set_remaining(remaining);
         self.tell(visit, || Event::Spent { charged, remaining });
+        let (spent, assumed) = (charged.unwrap_or(max), charged.is_none());
+        let cost = Cost { spent, assumed, topped_up: receipt.top_up, remaining };
+        self.tally.count(visit.origin.key(), &cost, (self.clock)());
         if let Some(charged) = charged.filter(|charged| exceeds(*charged, max)) {
             self.overcharged(visit, charged, max);
         }

@@ -69,7 +69,7 @@ impl Terms {
 
     /// The smallest top-up that the server takes and that pays for this request, in what a card
     /// can be charged.
-    fn amount(&self, price: Money) -> Result<Money, Reason> {
+    pub(crate) fn amount(&self, price: Money) -> Result<Money, Reason> {
         let currency = price.currency();
         let least = self.min.micros().max(price.micros());
         let needed = currency.chargeable(least).unwrap_or(least);
@@ -364,7 +364,7 @@ fn rest(hold: &Hold, price: Money) -> Micros {
     hold.amount().micros().checked_sub(price.micros()).unwrap_or_default()
 }
 
-fn same_key(known: &Glimpse, publishable_key: &str) -> Result<(), Reason> {
+pub(crate) fn same_key(known: &Glimpse, publishable_key: &str) -> Result<(), Reason> {
     if !is_publishable_key(publishable_key) {
         return Err(Reason::PublishableKey);
     }

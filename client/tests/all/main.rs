@@ -18,6 +18,7 @@ mod redirects;
 mod sandbox;
 mod secrets;
 mod sources;
+mod spending;
 mod state;
 mod support;
 mod unknown;

@@ -60,6 +60,7 @@ pub mod card;
 pub mod error;
 pub mod event;
 pub mod guard;
+pub mod guide;
 pub mod receipt;
 pub mod source;
 

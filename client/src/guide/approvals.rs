@@ -44,7 +44,7 @@
 //!
 //! let book = http.get(format!("{shop}/book")).send().await?;
 //! assert_eq!(book.text().await?, "a book");
-//! // There is credit for the page now, and one cent is nothing to ask about.
+//! // The rest is credit, and one cent is nothing to ask about.
 //! assert_eq!(http.get(format!("{shop}/page")).send().await?.text().await?, "a page");
 //! assert_eq!(sandbox.charges().len(), 1);
 //! # Ok(())

@@ -41,7 +41,7 @@
 //! |---|---|---|---|
 //! | [`Unknown`] | may have been charged | stays | send the request again, later |
 //! | [`PaidButRefused`] | may have been charged, and the server asks for another payment | stays | talk to the provider; then [write it off](#writing-it-off) |
-//! | [`AlreadyCharged`] | not again | goes back, if there was one | nothing was lost but an answer; another call, if it is still needed |
+//! | [`AlreadyCharged`] | was not charged again | goes back, if this call made one | nothing was lost but an answer; another call, if it is still needed |
 //! | [`Declined`] | was not charged | goes back | look at its code and its [`actor`] |
 //!
 //! [`PaymentError::is_unknown`] is true for the first two. Until such a payment is resolved, its
@@ -55,7 +55,7 @@
 //! # Calls with a name
 //!
 //! A call ends with the process that made it, unless it has a name. [`PaymentKey`] is that name:
-//! with a state file, requests of one name are one call, now and after a restart. The card is
+//! with a state file, requests of one name are one call, also after a restart. The card is
 //! offered for it at most once, and a server that knows `Idempotency-Key` charges it once. Name a
 //! call after the task, not after the attempt:
 //!

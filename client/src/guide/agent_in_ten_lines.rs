@@ -33,9 +33,9 @@
 //! ```
 //!
 //! The first request goes out as any other and is answered 402 with a price. The agent asks its
-//! policy, sets 5 usd aside in its budget, writes the payment down, lets Stripe make a
-//! PaymentMethod of the card, and sends the request once more. From then on it pays from credit,
-//! in one round trip.
+//! policy, sets 5 usd aside in its budget, lets Stripe make a PaymentMethod of the card, writes the
+//! payment down, and sends the request once more. From then on it pays from credit, in one round
+//! trip.
 //!
 //! - The **policy** says what may be paid. A new one allows nothing: see
 //!   [policies by example](super::policies).

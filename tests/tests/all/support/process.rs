@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 /// No program needs longer to start or to stop; a start waits 10 seconds for a ledger's lock.
 const PATIENCE: Duration = Duration::from_secs(30);
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 16] = [
     "STRIPE_SECRET_KEY",
     "STRIPE_PUBLISHABLE_KEY",
     "STRIPE_API_BASE",
@@ -19,6 +19,8 @@ const VARIABLES: [&str; 14] = [
     "FAREBOX_LISTEN",
     "FAREBOX_SECRET",
     "FAREBOX_CARD",
+    "FAREBOX_POLICY",
+    "FAREBOX_STATE",
     "FAREBOX_ADMIN_URL",
     "FAREBOX_SETTLE_WITHIN_MS",
     "FAREBOX_ADMIN_TOKEN",

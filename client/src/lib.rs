@@ -94,6 +94,10 @@ mod pay;
 #[path = "../tests/all/processes.rs"]
 mod processes;
 mod redirect;
+#[cfg(feature = "redis")]
+#[cfg(test)]
+#[path = "../tests/all/redis_server.rs"]
+mod redis_server;
 mod service;
 mod state;
 mod step;

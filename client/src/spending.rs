@@ -431,12 +431,12 @@ mod tests {
             prop_assert_eq!(&read.rows, &sums.rows);
             let spending = Spending { rows: sums.into() };
             let all = totals(&rows);
-            prop_assert_eq!(totals(spending.rows()), all.clone());
-            prop_assert_eq!(totals(spending.within(Window::Lifetime, NOW).rows()), all.clone());
-            prop_assert_eq!(totals(spending.by_origin().rows()), all.clone());
+            prop_assert_eq!(&totals(spending.rows()), &all);
+            prop_assert_eq!(&totals(spending.within(Window::Lifetime, NOW).rows()), &all);
+            prop_assert_eq!(&totals(spending.by_origin().rows()), &all);
             for window in [Window::Day, Window::Week, Window::Month, Window::Lifetime] {
                 let windows = spending.by_window(window);
-                prop_assert_eq!(totals(windows.rows()), all.clone());
+                prop_assert_eq!(&totals(windows.rows()), &all);
                 for sum in windows.rows() {
                     let start = sum.day.unwrap_or(i64::MIN);
                     prop_assert_eq!(start, window.first(start.max(0)));

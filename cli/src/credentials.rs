@@ -55,7 +55,7 @@ pub(crate) struct List {
     it had issued, one per agent."
 )]
 pub(crate) struct Revoke {
-    /// The provider's account routes, such as https://api.example.com/account
+    /// The provider's account routes, such as `https://api.example.com/account`.
     account: Url,
     /// The credential's number; without it, those that stand are listed.
     number: Option<u16>,

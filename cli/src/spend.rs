@@ -1,5 +1,7 @@
 //! `farebox spend`: what was spent where, and what is left of the budget.
 
+use std::io::{self, IsTerminal as _};
+
 use clap::ValueEnum;
 use farebox_client::{Policy, Spending, Spent, Usage, Window};
 use farebox_ledger::clock::{Clock as _, SystemClock};
@@ -87,8 +89,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Fault> {
         return terminal::print_json(&Report { spending: &spending, limits: &limits });
     }
     if chart {
-        let width = terminal::width();
-        let (columns, plain) = (width.unwrap_or(COLUMNS), width.is_none());
+        let columns = terminal::width().unwrap_or(COLUMNS);
+        let plain = !io::stdout().is_terminal();
         return terminal::print(&bars(&spending, by, columns, plain));
     }
     let mut text = table(&spending, by);

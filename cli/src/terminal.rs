@@ -168,7 +168,7 @@ pub(crate) fn bar(amount: i128, most: i128, width: usize, plain: bool) -> String
     format!("{}{}", full.repeat(share / parts.len()), parts[share % parts.len()])
 }
 
-/// The columns of the terminal that standard output is; `None` if it is none.
+/// The columns of the terminal that standard output is; `None` if it is none, or does not say.
 pub(crate) fn width() -> Option<usize> {
     console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
 }

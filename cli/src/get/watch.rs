@@ -44,8 +44,12 @@ impl Watch {
         let words = words(notice);
         let mut seen = self.seen();
         seen.notices.push(notice.clone());
+        if self.verbose {
+            seen.progress = None; // its line is not written over
+            anstream::eprintln!("{DIM}* {words}{DIM:#}");
+        }
         match &notice.event {
-            Event::Paying { .. } => seen.show(words.clone()),
+            Event::Paying { .. } => seen.show(words),
             Event::Escalated { .. } if self.asks_here => seen.progress = None,
             Event::Escalated { .. } => {
                 if !self.verbose {
@@ -58,14 +62,12 @@ impl Watch {
             }
             _ => {}
         }
-        if self.verbose {
-            anstream::eprintln!("{DIM}* {words}{DIM:#}");
-        }
     }
 
     /// Says, once, what is being waited for.
     pub(crate) fn wait(&self, reason: &'static str) {
         let mut seen = self.seen();
+        seen.progress = None; // its line is not written over
         if seen.waiting != Some(reason) {
             anstream::eprintln!("{reason}; waiting");
             seen.waiting = Some(reason);

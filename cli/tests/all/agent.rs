@@ -256,6 +256,10 @@ async fn json_has_the_answer_the_receipt_and_the_events() {
         answer["events"].as_array().unwrap().iter().map(|event| event["event"].clone()).collect();
     assert_eq!(events, ["offer_seen", "paying", "topped_up", "spent"]);
     assert!(answer["headers"].get("payment-response").is_none(), "it holds the credential");
+    let verbose = owner.get(&["-v", "/joke"]).errors;
+    for words in ["> GET /joke\n", "* it cost 0.01 usd; 4.98 usd left\n", "< 200 OK\n"] {
+        assert!(verbose.contains(words), "{words}: {verbose}");
+    }
     let bytes = owner.json(&["get", "--json", &format!("{}/bytes", owner.shop)]);
     assert_eq!((&bytes["bodyBase64"], &bytes["receipt"]), (&json!("AJ+Slgo="), &Value::Null));
 }

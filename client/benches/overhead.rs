@@ -266,7 +266,8 @@ impl Answers {
         let answer = |status: &str, header: &str| {
             format!("HTTP/1.1 {status}\r\n{header}content-length: 13\r\n\r\nhello, world\n")
         };
-        let mut required = PaymentRequired::stripe("/", usd!("1"), usd!("5"), "pk_test_bench");
+        let mut required =
+            PaymentRequired::stripe("/", usd!("1"), usd!("5"), "pk_test_farebox_sandbox");
         required.accepts[0].amount = Units::new(100).unwrap();
         let mut response = PaymentResponse::refused(ErrorCode::InsufficientCredits);
         response.success = true;

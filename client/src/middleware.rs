@@ -99,6 +99,7 @@ impl Middleware for PaymentMiddleware {
             return redirect::scope(false, next.run(request, extensions)).await;
         };
         let mut visit = Visit::new(origin, &self.purse.state, request, extensions, next);
+        visit.may_pay = self.may_pay(&visit.origin);
         self.run(&mut visit).await.map_err(|failure| match failure {
             Failure::Http(error) => error,
             Failure::Payment(error) => {
@@ -113,13 +114,17 @@ impl Middleware for PaymentMiddleware {
 }
 
 impl PaymentMiddleware {
+    /// What most calls never come to is in boxes, so that their own future stays small.
     async fn run(&self, visit: &mut Visit<'_>) -> Result<Response, Failure> {
         if let Some(ended) = visit.call.ended() {
             return Err(PaymentError::from(ended).into());
         }
-        if self.may_pay(visit) {
-            visit.keep_body(self.body_limit).await?;
-            self.recover().await;
+        // Boxed, because a call that needs none of it should not carry its room.
+        if visit.may_pay && visit.is_streamed() {
+            Box::pin(visit.keep_body(self.body_limit)).await?;
+        }
+        if visit.may_pay && !self.recovered.swap(true, Ordering::AcqRel) {
+            Box::pin(self.purse.recover_all()).await;
         }
         let mut attempt = self.opening(visit)?;
         loop {
@@ -146,10 +151,10 @@ impl PaymentMiddleware {
                 return Ok(response);
             };
             visit.arrive(response.url())?;
-            let quote = self.choose(visit, required.accepts).await?;
+            let quote = Box::pin(self.choose(visit, required.accepts)).await?;
             attempt = match self.credit_again(visit, &attempt, quote.price, required.error) {
                 Some(credit) => credit,
-                None => match self.pay(visit, &quote).await? {
+                None => match Box::pin(self.pay(visit, &quote)).await? {
                     Paid::Served(response) => return Ok(response),
                     Paid::Elsewhere => Attempt::Credit(quote.price),
                 },
@@ -157,8 +162,8 @@ impl PaymentMiddleware {
         }
     }
 
-    fn may_pay(&self, visit: &Visit<'_>) -> bool {
-        visit.origin.secure() && self.policy.allows(visit.origin.host(), visit.origin.port())
+    fn may_pay(&self, origin: &Origin) -> bool {
+        origin.secure() && self.policy.allows(origin.host(), origin.port())
     }
 
     /// Whether the server's word that it took nothing is believed.
@@ -168,7 +173,7 @@ impl PaymentMiddleware {
 
     /// What is known already decides how the first send is paid.
     fn opening(&self, visit: &mut Visit<'_>) -> Result<Attempt, PaymentError> {
-        if !self.may_pay(visit) {
+        if !visit.may_pay {
             return Ok(Attempt::Unpaid);
         }
         if !visit.is_safe() {
@@ -182,8 +187,8 @@ impl PaymentMiddleware {
             return Ok(price.map_or(Attempt::Unpaid, Attempt::Resume));
         }
         // A v1 server ignores `maxAmount`: without a price it is asked first.
-        let cap = self.cap(visit).filter(|_| known.extended);
-        let credit = price.or(cap).filter(|_| known.credential.is_some());
+        let cap = || if known.extended { self.cap(visit) } else { None };
+        let credit = known.credential.as_ref().and_then(|_| price.or_else(cap));
         Ok(match (credit, price) {
             (None, _) => Attempt::Unpaid,
             (Some(max), None) => Attempt::Credit(max),
@@ -214,11 +219,13 @@ impl PaymentMiddleware {
     async fn attempt(&self, visit: &mut Visit<'_>, attempt: &Attempt) -> Result<Paid, Failure> {
         match attempt {
             Attempt::Unpaid => self.send_unpaid(visit).await.map(Paid::Served),
-            Attempt::Credit(max) => self.spend(visit, *max).await.map(Paid::Served),
-            Attempt::Resume(price) => self.pay(visit, &Quote { price: *price, terms: None }).await,
+            Attempt::Credit(max) => Box::pin(self.spend(visit, *max)).await.map(Paid::Served),
+            Attempt::Resume(price) => {
+                Box::pin(self.pay(visit, &Quote { price: *price, terms: None })).await
+            }
             Attempt::Ahead(price, terms) => {
                 let quote = Quote { price: *price, terms: Some(terms.clone()) };
-                let paid = self.pay(visit, &quote).await;
+                let paid = Box::pin(self.pay(visit, &quote)).await;
                 let Err(Failure::Payment(error)) = paid else { return paid };
                 // Nothing was taken, and there is credit.
                 visit.gate.set_unwanted((self.clock)());
@@ -226,15 +233,15 @@ impl PaymentMiddleware {
                     return Err(error.into());
                 }
                 debug!(origin = visit.origin.key(), %error, "not topped up ahead of need");
-                self.spend(visit, *price).await.map(Paid::Served)
+                Box::pin(self.spend(visit, *price)).await.map(Paid::Served)
             }
         }
     }
 
     /// Sends the request as its caller made it, unless its price must be asked without its body.
     async fn send_unpaid(&self, visit: &mut Visit<'_>) -> Result<Response, Failure> {
-        if self.may_pay(visit) && visit.asks_first() {
-            let answer = visit.ask().await?;
+        if visit.may_pay && visit.asks_first() {
+            let answer = Box::pin(visit.ask()).await?;
             if answer.status() == StatusCode::PAYMENT_REQUIRED {
                 return Ok(answer);
             }
@@ -377,13 +384,6 @@ impl PaymentMiddleware {
                 route: visit.route.clone(),
                 event: event(),
             });
-        }
-    }
-
-    /// Returns, once, what an earlier process left of holds.
-    pub(crate) async fn recover(&self) {
-        if !self.recovered.swap(true, Ordering::AcqRel) {
-            self.purse.recover_all().await;
         }
     }
 }

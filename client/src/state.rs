@@ -151,6 +151,9 @@ impl State {
 
     pub(crate) fn gate(&self, origin: &Origin) -> Arc<Gate> {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gate) = gates.get(origin.key()) {
+            return Arc::clone(gate);
+        }
         if gates.len() >= GATES_MAX {
             gates.retain(|_, gate| Arc::strong_count(gate) > 1);
         }

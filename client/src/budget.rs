@@ -7,18 +7,24 @@
 //!
 //! # The order that makes a crash safe
 //!
-//! An agent has a journal of the payments that it sends, and an owner's id that stands by its
-//! holds.
+//! Every agent has a journal: its state. Of each origin it says which hold is on its way into the
+//! budget or out of it, and which payment may have been sent.
 //!
-//! - To pay: reserve the hold, write the journal's entry, send.
-//! - The server took it, or it must be counted: close the hold, then remove the entry.
-//! - The server refused it: remove the entry, then release the hold.
-//! - The outcome is unknown: the entry and the hold stay.
+//! - To pay: write down that the hold is on its way, reserve it, write the payment down in its
+//!   place, send.
+//! - The server took the money, or it must be counted: close the hold, then remove the payment.
+//! - The server took nothing, or nothing was sent: write in the payment's place that the hold is on
+//!   its way back, release it, then remove that.
+//! - The outcome is unknown: the payment and its hold stay.
 //!
-//! So an open hold without an entry in its owner's journal was never sent, or was refused. The
-//! owner releases it when it starts again, provided that nobody else pays as this owner: what
-//! looks abandoned may be on its way between the two writes. An entry without an open hold was
-//! counted, and its outcome may be learnt; a crash in between leaves no other difference.
+//! One at a time does this at an origin, and begins with what it finds. A hold that was on its way
+//! when a process died paid for nothing, and is released. A payment that was written down goes on,
+//! under its hold; if that is closed already, the money is counted and stays counted. No crash
+//! leaves a charge uncounted.
+//!
+//! Only an agent that forgets its journal leaves a hold open: one with its state in memory that is
+//! killed. The hold counts as money that was spent. A budget keeps the latest 4,096 open holds and
+//! closes those before them.
 //!
 //! ```
 //! use farebox_client::{Budget, Usage};
@@ -48,8 +54,8 @@ use farebox_protocol::Money;
 
 use crate::error::{Actor, StateError};
 use crate::file::SharedFile;
+pub(crate) use sheet::HoldId;
 use sheet::Sheet;
-pub(crate) use sheet::{HoldId, OwnerId};
 
 const SCHEMA: u32 = 1;
 
@@ -71,14 +77,10 @@ pub enum BudgetError {
     /// The budget's file. The owner must look at it, unless it is locked: then ask again later.
     #[error(transparent)]
     File(#[from] StateError),
-    /// 4,096 payments are neither finished nor refused. The agents that left them must be started
-    /// again, with the state that they had.
-    #[error("too many payments are open in this budget")]
-    Full,
     /// Redis does not answer, or not with what it was asked for. Its operator must look at it.
     #[error("the budget's Redis is unavailable: {0}")]
     Unavailable(String),
-    /// Others change the budget all the time. Ask again later.
+    /// Others change the budget all the time, or wait for it in vain. Ask again later.
     #[error("the budget is busy")]
     Busy,
     /// What stands in Redis is not a budget of this version. It is never overwritten.
@@ -148,7 +150,7 @@ impl Budget {
     /// (`maxmemory-policy noeviction`) and must write every command before it answers it
     /// (`appendonly yes`, `appendfsync always`). Replicas copy it later: a failover may forget what
     /// was held in the last moments before it, and that money can be spent once more. A process
-    /// that saw the lost version refuses to go on.
+    /// that sees an earlier version than it saw before refuses to go on.
     ///
     /// # Errors
     ///
@@ -189,16 +191,15 @@ impl Budget {
     pub(crate) async fn reserve(
         &self,
         id: HoldId,
-        owner: OwnerId,
         policy: &Policy,
         asked: Asked,
         now: i64,
     ) -> Result<(Decision, Option<Hold>), BudgetError> {
         let policy = policy.clone();
-        let reserved = self.change(move |sheet, clock| {
-            sheet.reserve(id, owner, &policy, &asked.request(), clock.unwrap_or(now))
-        });
-        reserved.await?
+        let reserve = move |sheet: &mut Sheet, clock: Option<i64>| {
+            sheet.reserve(id, &policy, &asked.request(), clock.unwrap_or(now))
+        };
+        self.change(reserve).await
     }
 
     /// The money of this hold left the card, or must be counted as if it had.
@@ -210,11 +211,6 @@ impl Budget {
     /// happens to a hold that is not open.
     pub(crate) async fn release(&self, id: HoldId) -> Result<(), BudgetError> {
         self.change(move |sheet, _| sheet.release(id)).await
-    }
-
-    /// The open holds of `owner`.
-    pub(crate) async fn open_of(&self, owner: OwnerId) -> Result<Vec<(HoldId, Hold)>, BudgetError> {
-        Ok(self.read().await?.open_of(owner))
     }
 
     async fn read(&self) -> Result<Sheet, BudgetError> {

@@ -94,8 +94,9 @@ where
     }
 
     /// Changes the content in one step, which no task and no process can come between. Blocks,
-    /// at most ten seconds for another process.
+    /// about ten seconds at most if another process does not give the lock back.
     pub(crate) fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, StateError> {
+        let started = Instant::now();
         let mut turn = lock(&self.turn);
         let Some(place) = &self.place else {
             let mut content = self.with(T::clone);
@@ -106,7 +107,7 @@ where
         if let Some(released) = turn.released {
             sleep(PAUSE.saturating_sub(released.elapsed()));
         }
-        let locked = place.lock()?;
+        let locked = place.lock(started)?;
         let result = self.change(place, &mut turn, change);
         drop(locked);
         turn.released = Some(Instant::now());
@@ -240,9 +241,9 @@ impl Place {
         private().create(true).truncate(false).open(beside(&self.path, ".lock"))
     }
 
-    fn lock(&self) -> Result<Locked, StateError> {
+    /// Waits for the lock until [`LOCK_WAIT`] after `started`, and tries at least once.
+    fn lock(&self, started: Instant) -> Result<Locked, StateError> {
         let failed = |source| failed(&self.path, source);
-        let started = Instant::now();
         loop {
             // Opened each time: somebody may have removed it, and made two of it for ever.
             let file = self.lock_file().map_err(failed)?;
@@ -496,13 +497,17 @@ mod tests {
         let (one, other) = (open(&path), open(&path));
         thread::scope(|scope| {
             one.update(|_| {
-                let waited = scope.spawn(|| {
+                // Those of one process wait together, not one after another.
+                let wait = || {
                     let started = Instant::now();
                     (other.update(add_one), started.elapsed())
-                });
-                let (result, waited) = waited.join().unwrap();
-                assert!(matches!(result, Err(StateError::Locked(_))), "{result:?}");
-                assert!((LOCK_WAIT..LOCK_WAIT * 2).contains(&waited), "{waited:?}");
+                };
+                let waiting: Vec<_> = (0..4).map(|_| scope.spawn(wait)).collect();
+                for waited in waiting {
+                    let (result, waited) = waited.join().unwrap();
+                    assert!(matches!(result, Err(StateError::Locked(_))), "{result:?}");
+                    assert!((LOCK_WAIT..LOCK_WAIT * 2).contains(&waited), "{waited:?}");
+                }
             })
             .unwrap();
         });

@@ -14,12 +14,14 @@ use crate::budget::{Asked, Budget, HoldId};
 use crate::error::{PaymentError, Reason, StateError};
 use crate::origin::Origin;
 use crate::state::{State, Turn};
+use crate::step::Steps;
 
 /// Where holds are kept and written down.
 #[derive(Clone)]
 pub(crate) struct Purse {
     pub(crate) state: Arc<State>,
     pub(crate) budget: Budget,
+    pub(crate) steps: Steps,
 }
 
 /// A hold that goes back when it is dropped, unless the journal keeps it. It has the origin's
@@ -56,7 +58,8 @@ impl Purse {
         let (purse, origin) = (self.clone(), origin.clone());
         let task = tokio::spawn(async move {
             let before = purse.announce(&origin, id).await?;
-            let reserved = purse.budget.reserve(id, owner(), &policy, asked, now).await;
+            purse.steps.at("announced");
+            let reserved = purse.budget.reserve(id, &policy, asked, now).await;
             let (decision, hold) = match reserved {
                 Ok(reserved) => reserved,
                 Err(error) => {
@@ -99,6 +102,7 @@ impl Purse {
     pub(crate) async fn recover(&self, origin: &Origin) -> Result<(), PaymentError> {
         let Some(id) = self.state.glimpse(origin, "").held else { return Ok(()) };
         self.budget.release(id).await.map_err(PaymentError::Budget)?;
+        self.steps.at("recovered");
         self.forget(origin, id).await;
         Ok(())
     }
@@ -138,10 +142,12 @@ impl Purse {
             warn!(origin = origin.key(), %error, "a hold was not returned");
             return false;
         }
+        self.steps.at("given back");
         if let Err(error) = self.budget.release(id).await {
             warn!(origin = origin.key(), %error, "a hold was not returned yet");
             return false;
         }
+        self.steps.at("released");
         self.forget(origin, id).await;
         true
     }
@@ -166,6 +172,19 @@ impl Held {
         &self.hold
     }
 
+    /// Returns the hold: nothing will be sent under it.
+    pub(crate) async fn give_back(mut self: Box<Self>) {
+        let turn = self.turn.take();
+        let (purse, origin, id) = (self.purse.clone(), self.origin.clone(), self.id);
+        let before = self.before.take();
+        // To the end, also if this future is dropped.
+        let returned = tokio::spawn(async move {
+            purse.give_back(&origin, id, before).await;
+            drop(turn);
+        });
+        let _ = returned.await;
+    }
+
     /// Writes the payment down: it may be sent when this returns, and the journal keeps the hold.
     pub(crate) async fn journal(
         mut self: Box<Self>,
@@ -184,7 +203,10 @@ impl Held {
             });
             match written.await {
                 Ok(()) => self.turn.take().ok_or(PaymentError::State(StateError::Interrupted)),
-                Err(error) => Err(PaymentError::State(error)),
+                Err(error) => {
+                    self.give_back().await;
+                    Err(PaymentError::State(error))
+                }
             }
         });
         task.await.unwrap_or(Err(PaymentError::State(StateError::Interrupted)))
@@ -211,8 +233,4 @@ impl Drop for Held {
             drop(turn);
         });
     }
-}
-
-fn owner() -> crate::budget::OwnerId {
-    "00000000000000000000000000000000".parse().unwrap()
 }

@@ -27,10 +27,11 @@
 //! # What is certain
 //!
 //! - Every charge that this client asks for is held in the policy's budget, and written down,
-//!   before it is sent. The hold goes back only when the server says that it took nothing.
+//!   before it is sent. The hold goes back only when a server that the policy trusts says that it
+//!   took nothing, or when the owner takes it back.
 //! - One call makes at most one payment by card, and one with a [`PaymentKey`] also over restarts.
-//!   A payment of unknown outcome is repeated, never replaced, and its origin gets no other until it
-//!   is resolved.
+//!   A payment of unknown outcome is repeated, never replaced, and its origin gets no other until
+//!   it is resolved.
 //! - The card goes to Stripe's tokenizer only, and credentials stay with their origin. No
 //!   redirect carries a payment.
 //!
@@ -59,6 +60,8 @@
 //! - [`receipt`]: [`MaxPrice`], [`PaymentKey`] and [`Receipt`], the extensions of a request and of
 //!   its response; [`AskFirst`] is another one of a request
 //! - [`event`]: what the agent does, as it happens
+//! - [`preview`]: what a request would cost, without paying
+//! - [`spending`]: what was spent where
 //! - [`error`]: why something was not paid or not served, and who must act
 //! - [`guide`]: one page per question
 //!
@@ -72,8 +75,10 @@ pub mod error;
 pub mod event;
 pub mod guard;
 pub mod guide;
+pub mod preview;
 pub mod receipt;
 pub mod source;
+pub mod spending;
 
 mod answer;
 mod approve;
@@ -92,6 +97,7 @@ mod processes;
 mod redirect;
 mod service;
 mod state;
+mod step;
 mod tokenizer;
 mod visit;
 
@@ -102,8 +108,10 @@ pub use budget::{Budget, BudgetError};
 pub use card::{Card, CardError};
 pub use error::{Actor, ConfigError, PaymentError, PaymentErrorExt, Reason, StateError};
 pub use event::{Event, Notice};
-pub use farebox_policy::{Escalation, HostPattern, Policy, Refusal, Rule, Usage};
+pub use farebox_policy::{Escalation, HostPattern, Policy, Refusal, Rule, Usage, Window};
 pub use farebox_protocol::{Currency, ErrorCode, Micros, Money, PaymentMethodId, TopUpId, usd};
 pub use guard::{Blocked, Guard};
+pub use preview::{Preview, PreviewError, Proposal};
 pub use receipt::{MaxPrice, PaymentKey, Receipt};
 pub use source::{PaymentSource, StoredMethods, TokenizedCard, TopUp, source_fn};
+pub use spending::{Spending, Spent};

@@ -32,6 +32,7 @@ use crate::origin::Origin;
 use crate::pay::Terms;
 use crate::redirect;
 use crate::source::DynPaymentSource;
+use crate::spending::Tally;
 use crate::visit::{Failure, Visit};
 
 /// After a top-up ahead of need came to nothing, credit is spent for this long (seconds) before
@@ -48,11 +49,10 @@ pub(crate) struct PaymentMiddleware {
     /// The longest streamed body, in bytes, that is kept in memory.
     pub(crate) body_limit: usize,
     pub(crate) events: Events,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) clock: Clock,
     /// Whether what a crash left of holds was looked for.
     pub(crate) recovered: AtomicBool,
-    #[cfg(feature = "test-util")]
-    pub(crate) steps: Option<crate::agent::Steps>,
 }
 
 /// How the next send is paid.
@@ -160,6 +160,11 @@ impl PaymentMiddleware {
         visit.origin.secure() && self.policy.allows(visit.origin.host(), visit.origin.port())
     }
 
+    /// Whether the server's word that it took nothing is believed.
+    pub(crate) fn trusts(&self, visit: &Visit<'_>) -> bool {
+        self.policy.trusts(visit.origin.host(), visit.origin.port())
+    }
+
     /// What is known already decides how the first send is paid.
     fn opening(&self, visit: &mut Visit<'_>) -> Result<Attempt, PaymentError> {
         if !self.may_pay(visit) {
@@ -209,9 +214,7 @@ impl PaymentMiddleware {
         match attempt {
             Attempt::Unpaid => self.send_unpaid(visit).await.map(Paid::Served),
             Attempt::Credit(max) => self.spend(visit, *max).await.map(Paid::Served),
-            Attempt::Resume(price) => {
-                self.pay(visit, &Quote { price: *price, terms: None }).await
-            }
+            Attempt::Resume(price) => self.pay(visit, &Quote { price: *price, terms: None }).await,
             Attempt::Ahead(price, terms) => {
                 let quote = Quote { price: *price, terms: Some(terms.clone()) };
                 let paid = self.pay(visit, &quote).await;
@@ -246,8 +249,9 @@ impl PaymentMiddleware {
             currency: Some(max.currency()),
             ..Payment::default()
         };
+        let flight = visit.gate.depart();
         let mut response = visit.send(Some(&payment)).await?;
-        self.credited(visit, &mut response, max).await;
+        self.credited(visit, &mut response, max, &flight).await;
         Ok(response)
     }
 
@@ -261,22 +265,29 @@ impl PaymentMiddleware {
             && visit.detour()
     }
 
-    /// The first offer that the policy allows, or that the owner does, or why none is.
+    /// The cheapest offer that the policy allows, or the first one that its owner does, or why
+    /// there is none.
     async fn choose(&self, visit: &mut Visit<'_>, offers: Vec<Offer>) -> Result<Quote, Failure> {
-        let (mut first, mut asks) = (None, None);
+        let (mut best, mut refused, mut asks) = (None, None, None);
         for offer in offers {
             let price = Money::new(offer.amount.micros(), offer.currency);
             let min_top_up = Money::new(offer.min_top_up.micros(), offer.currency);
             debug!(origin = visit.origin.key(), %price, "offer seen");
             self.tell(visit, || Event::OfferSeen { price, min_top_up });
             match self.permit(visit, price) {
-                Permit::Allowed => return Ok(self.take(visit, &offer, price).await),
+                Permit::Allowed if best.as_ref().is_none_or(|(_, b)| cheaper(price, *b)) => {
+                    best = Some((offer, price));
+                }
+                Permit::Allowed => {}
                 Permit::Ask(escalation) => asks = asks.or(Some((offer, price, escalation))),
-                Permit::Refused(reason) => first = first.or(Some(reason)),
+                Permit::Refused(reason) => refused = refused.or(Some(reason)),
             }
         }
+        if let Some((offer, price)) = best {
+            return Ok(self.take(visit, &offer, price).await);
+        }
         let Some((offer, price, escalation)) = asks else {
-            return Err(first.unwrap_or(Reason::NoOffer).into());
+            return Err(refused.unwrap_or(Reason::NoOffer).into());
         };
         // Without credit the price is part of the question about the top-up.
         if self.glimpse(visit).credential.is_some() {
@@ -341,7 +352,13 @@ impl PaymentMiddleware {
         let cap = match visit.max_price {
             None => limit,
             Some(max) if max.currency() != limit.currency() => return None,
-            Some(max) => if max.micros() < limit.micros() { max } else { limit },
+            Some(max) => {
+                if max.micros() < limit.micros() {
+                    max
+                } else {
+                    limit
+                }
+            }
         };
         matches!(self.permit(visit, cap), Permit::Allowed).then_some(cap)
     }
@@ -368,14 +385,9 @@ impl PaymentMiddleware {
             self.purse.recover_all().await;
         }
     }
+}
 
-    /// A point between two steps of a payment, where tests end the process.
-    pub(crate) fn step(&self, name: &'static str) {
-        #[cfg(feature = "test-util")]
-        if let Some(steps) = &self.steps {
-            steps(name);
-        }
-        #[cfg(not(feature = "test-util"))]
-        let _ = name;
-    }
+/// Prices in two currencies are not compared: the server's order decides.
+fn cheaper(price: Money, than: Money) -> bool {
+    price.currency() == than.currency() && price.micros() < than.micros()
 }

@@ -18,6 +18,8 @@ use crate::middleware::PaymentMiddleware;
 use crate::origin::Origin;
 use crate::pay::Opened;
 use crate::receipt::Receipt;
+use crate::spending::Cost;
+use crate::state::Flight;
 use crate::visit::Visit;
 
 impl PaymentMiddleware {
@@ -46,7 +48,8 @@ impl PaymentMiddleware {
             Verdict::AskedAgain => {
                 warn!(origin, "paid, and asked to pay again");
                 self.tell(visit, || Event::Unknown { amount });
-                self.keep_unresolved(visit, |unresolved| unresolved.asked_again = true).await;
+                let amended = amending(visit, |unresolved| unresolved.asked_again = true);
+                self.purse.state.keep(amended).await;
                 Err(visit.call.end(Ended::PaidButRefused))
             }
             Verdict::Pending(id) => {
@@ -90,7 +93,7 @@ impl PaymentMiddleware {
             };
             self.purse.state.keep(resolve).await;
         }
-        self.step("closed");
+        self.purse.steps.at("closed");
         let receipt = receipt(told, opened.price, topped_up.then_some(amount));
         let remaining = receipt.remaining;
         info!(
@@ -103,6 +106,9 @@ impl PaymentMiddleware {
             self.tell(visit, || Event::ToppedUp { amount, remaining });
         }
         self.spent(visit, &receipt, opened.price);
+        if let Err(error) = self.tally.flush().await {
+            warn!(origin = visit.origin.key(), %error, "what was spent was not written down yet");
+        }
         if topped_up && opened.first && opened.fresh {
             self.short_credited(visit, &receipt, opened.price, amount);
         }
@@ -135,7 +141,7 @@ impl PaymentMiddleware {
             };
             self.purse.state.keep(forget).await;
         }
-        self.step("closed");
+        self.purse.steps.at("closed");
         info!(origin = visit.origin.key(), code = code.as_str(), "the payment was refused");
         self.tell(visit, || Event::Declined { code });
         if opened.ahead {
@@ -180,10 +186,11 @@ impl PaymentMiddleware {
         if let Err(error) = self.purse.budget.close(opened.unresolved.id).await {
             warn!(origin = visit.origin.key(), %error, "a hold that counts as spent is still open");
         }
-        self.step("counted");
+        self.purse.steps.at("counted");
     }
 
-    /// Nothing was taken under this payment's hold.
+    /// The server says that nothing was taken under this payment's hold. It goes back if the
+    /// policy trusts the server's word, and otherwise stays counted until the owner takes it back.
     async fn return_hold(
         &self,
         visit: &Visit<'_>,
@@ -192,20 +199,34 @@ impl PaymentMiddleware {
     ) {
         let (at, told) = (visit.origin.clone(), told.cloned());
         let name = visit.call.name().cloned();
+        let (id, trusted) = (opened.unresolved.id, self.trusts(visit));
         let learn = move |books: &mut Books| {
             if let Some(told) = &told {
                 remember(books, &at, told);
             }
-            if let Some(name) = &name {
+            if let Some(name) = name.as_ref().filter(|_| trusted) {
                 books.unset_paid(name);
+            }
+            if let Some(known) = books.known(&at).filter(|_| !trusted) {
+                known.unresolved = None;
+                known.deny(id);
             }
         };
         self.purse.state.keep(learn).await;
-        self.purse.give_back(&visit.origin, opened.unresolved.id, None).await;
+        self.purse.steps.at("learnt");
+        if trusted {
+            self.purse.give_back(&visit.origin, id, None).await;
+        }
     }
 
     /// The answer to a payment from credit.
-    pub(crate) async fn credited(&self, visit: &Visit<'_>, response: &mut Response, max: Money) {
+    pub(crate) async fn credited(
+        &self,
+        visit: &Visit<'_>,
+        response: &mut Response,
+        max: Money,
+        flight: &Flight,
+    ) {
         if response.status() == StatusCode::PAYMENT_REQUIRED {
             return;
         }
@@ -217,7 +238,13 @@ impl PaymentMiddleware {
         }
         let receipt = receipt(&told, max, None);
         debug!(origin = visit.origin.key(), remaining = %receipt.remaining, "paid from credit");
+        let before = visit.gate.remaining().filter(|_| flight.was_alone());
+        let fell = before.and_then(|before| difference(before, receipt.remaining));
         self.spent(visit, &receipt, max);
+        // A server of version 1 does not say what it took, but what is left.
+        if let Some(fell) = fell.filter(|fell| receipt.charged.is_none() && exceeds(*fell, max)) {
+            self.overcharged(visit, fell, max);
+        }
         response.extensions_mut().insert(receipt);
     }
 
@@ -226,18 +253,19 @@ impl PaymentMiddleware {
         let (charged, remaining) = (receipt.charged, receipt.remaining);
         visit.gate.set_remaining(remaining);
         self.tell(visit, || Event::Spent { charged, remaining });
-        if let Some(charged) = charged
-            && (charged.currency() != max.currency() || charged.micros() > max.micros())
-        {
+        let (spent, assumed) = (charged.unwrap_or(max), charged.is_none());
+        let cost = Cost { spent, assumed, topped_up: receipt.top_up, remaining };
+        self.tally.count(visit.origin.key(), &cost, (self.clock)());
+        if let Some(charged) = charged.filter(|charged| exceeds(*charged, max)) {
             self.overcharged(visit, charged, max);
         }
     }
 
     /// A first top-up must leave what it was for, less the price.
     fn short_credited(&self, visit: &Visit<'_>, receipt: &Receipt, price: Money, amount: Money) {
-        let taken = amount.micros().checked_sub(receipt.remaining.micros()).unwrap_or_default();
-        if receipt.remaining.currency() == amount.currency() && taken > price.micros() {
-            self.overcharged(visit, Money::new(taken, amount.currency()), price);
+        let taken = difference(amount, receipt.remaining);
+        if let Some(taken) = taken.filter(|taken| exceeds(*taken, price)) {
+            self.overcharged(visit, taken, price);
         }
     }
 
@@ -250,30 +278,33 @@ impl PaymentMiddleware {
     pub(crate) async fn amend(
         &self,
         visit: &Visit<'_>,
-        change: impl FnOnce(&mut Unresolved) + Send + 'static,
-    ) -> Result<(), StateError> {
-        let at = visit.origin.clone();
-        let amend = move |books: &mut Books| {
-            if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
-                change(unresolved);
-            }
-        };
-        self.purse.state.update(amend).await
-    }
-
-    async fn keep_unresolved(
-        &self,
-        visit: &Visit<'_>,
         change: impl Fn(&mut Unresolved) + Clone + Send + 'static,
-    ) {
-        let at = visit.origin.clone();
-        let amend = move |books: &mut Books| {
-            if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
-                change(unresolved);
-            }
-        };
-        self.purse.state.keep(amend).await;
+    ) -> Result<(), StateError> {
+        self.purse.state.update(amending(visit, change)).await
     }
+}
+
+/// Changes the unresolved payment of the visited origin.
+fn amending(
+    visit: &Visit<'_>,
+    change: impl Fn(&mut Unresolved) + Clone + Send + 'static,
+) -> impl Fn(&mut Books) + Clone + Send + 'static {
+    let at = visit.origin.clone();
+    move |books| {
+        if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
+            change(unresolved);
+        }
+    }
+}
+
+fn exceeds(taken: Money, allowed: Money) -> bool {
+    taken.currency() != allowed.currency() || taken.micros() > allowed.micros()
+}
+
+/// `before` less `after`, where they are of one currency.
+fn difference(before: Money, after: Money) -> Option<Money> {
+    let fell = before.micros().checked_sub(after.micros())?;
+    (before.currency() == after.currency()).then(|| Money::new(fell, before.currency()))
 }
 
 /// Ends the unresolved payment of `origin`.

@@ -69,7 +69,7 @@ impl Terms {
 
     /// The smallest top-up that the server takes and that pays for this request, in what a card
     /// can be charged.
-    fn amount(&self, price: Money) -> Result<Money, Reason> {
+    pub(crate) fn amount(&self, price: Money) -> Result<Money, Reason> {
         let currency = price.currency();
         let least = self.min.micros().max(price.micros());
         let needed = currency.chargeable(least).unwrap_or(least);
@@ -148,7 +148,7 @@ impl PaymentMiddleware {
         visit.gate.set_sent();
         visit.call.set_paid();
         let sent = tokio::time::timeout(PAYMENT_TIMEOUT, visit.send(Some(&payment))).await;
-        self.step("sent");
+        self.purse.steps.at("sent");
         let Ok(Ok(response)) = sent else {
             warn!(origin = visit.origin.key(), "no answer to a payment: its outcome is unknown");
             self.tell(visit, || Event::Unknown { amount });
@@ -159,12 +159,7 @@ impl PaymentMiddleware {
     }
 
     /// Whether policy and owner agree to a top-up, before anything waits for it.
-    async fn consent(
-        &self,
-        visit: &Visit<'_>,
-        price: Money,
-        terms: &Terms,
-    ) -> Result<(), Failure> {
+    async fn consent(&self, visit: &Visit<'_>, price: Money, terms: &Terms) -> Result<(), Failure> {
         let amount = terms.amount(price)?;
         let usage = self.purse.budget.usage().await.map_err(PaymentError::Budget)?;
         let asked = self.asked(visit, price, Some(amount));
@@ -194,12 +189,18 @@ impl PaymentMiddleware {
             return Err(visit.call.end(Ended::PaidButRefused).into());
         }
         same_key(known, &terms.publishable_key)?;
+        let source = self.source.as_deref().ok_or(PaymentError::NoCard)?;
         let amount = terms.amount(price)?;
         let held = self.hold(visit, price, amount, turn).await?;
-        let source = self.source.as_deref().ok_or(PaymentError::NoCard)?;
         let top_up = TopUp::new(visit.origin.key(), &terms.publishable_key, amount);
-        let payment_method = source.payment_method_boxed(&top_up).await?;
-        self.step("payment method");
+        let payment_method = match source.payment_method_boxed(&top_up).await {
+            Ok(payment_method) => payment_method,
+            Err(error) => {
+                held.give_back().await;
+                return Err(error.into());
+            }
+        };
+        self.purse.steps.at("payment method");
         let unresolved = Unresolved {
             id: held.id(),
             payment_method,
@@ -280,7 +281,7 @@ impl PaymentMiddleware {
         let hold = self.purse.hold(turn, &visit.origin, policy, asked, (self.clock)());
         match hold.await? {
             Answer::Held(held) => {
-                self.step("held");
+                self.purse.steps.at("held");
                 Ok(held)
             }
             Answer::Not(Decision::Refuse(refusal)) => Err(Reason::Policy(refusal).into()),
@@ -315,7 +316,7 @@ impl PaymentMiddleware {
             }
         };
         let turn = held.journal(change, unresolved.clone()).await?;
-        self.step("journal");
+        self.purse.steps.at("journal");
         Ok(turn)
     }
 
@@ -363,7 +364,7 @@ fn rest(hold: &Hold, price: Money) -> Micros {
     hold.amount().micros().checked_sub(price.micros()).unwrap_or_default()
 }
 
-fn same_key(known: &Glimpse, publishable_key: &str) -> Result<(), Reason> {
+pub(crate) fn same_key(known: &Glimpse, publishable_key: &str) -> Result<(), Reason> {
     if !is_publishable_key(publishable_key) {
         return Err(Reason::PublishableKey);
     }

@@ -35,6 +35,11 @@ impl Hold {
         Hold { at: time::clamp(now), host, port, amount }
     }
 
+    /// When it was set aside, in Unix seconds.
+    pub fn at(&self) -> i64 {
+        self.at
+    }
+
     /// How much is set aside.
     pub fn amount(&self) -> Money {
         self.amount

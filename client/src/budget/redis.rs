@@ -17,7 +17,7 @@ use crate::file::{decode, encode};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// How long a change is tried: others may be first, and connections fail.
+/// How long a change waits and is tried: others may be first, and connections fail.
 const TRY_FOR: Duration = Duration::from_secs(10);
 const PAUSE_MILLIS_MAX: u64 = 16;
 
@@ -88,8 +88,9 @@ impl Shared {
         &self,
         change: impl Fn(&mut Sheet, Option<i64>) -> R,
     ) -> Result<R, BudgetError> {
-        let mut turn = self.turn.lock().await;
         let started = Instant::now();
+        let turn = tokio::time::timeout(TRY_FOR, self.turn.lock()).await;
+        let mut turn = turn.map_err(|_| BudgetError::Busy)?;
         loop {
             let error = match self.attempt(&mut turn, &change).await {
                 Ok(result) => return Ok(result),

@@ -1,3 +1,6 @@
+//! Long runs: `FAREBOX_ROUNDS` is how often a crowd spends a budget, `FAREBOX_KILLS` how often a
+//! process that pays is killed.
+
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -12,6 +15,7 @@ use tempfile::TempDir;
 
 use super::sheet::OPEN_MAX;
 use super::*;
+use crate::file::decode;
 use crate::processes::{Process, errand, say};
 
 const NOW: i64 = 1_700_000_000;
@@ -35,10 +39,6 @@ fn hold_id() -> HoldId {
     HoldId::random().unwrap()
 }
 
-fn owner_id() -> OwnerId {
-    OwnerId::random().unwrap()
-}
-
 fn below(bound: u32) -> u32 {
     getrandom::u32().unwrap() % bound
 }
@@ -52,10 +52,14 @@ async fn held(budget: &Budget) -> Money {
     budget.usage().await.unwrap().held(Currency::USD, NOW)
 }
 
+async fn open_holds(budget: &Budget) -> BTreeMap<HoldId, Hold> {
+    budget.read().await.unwrap().holds().clone()
+}
+
 /// Reserves `amount` within `limit`; `None` if that is refused.
-async fn reserve(budget: &Budget, owner: OwnerId, amount: Money, limit: Money) -> Option<HoldId> {
+async fn reserve(budget: &Budget, amount: Money, limit: Money) -> Option<HoldId> {
     let id = hold_id();
-    match budget.reserve(id, owner, &policy(limit), asked(amount), NOW).await.unwrap() {
+    match budget.reserve(id, &policy(limit), asked(amount), NOW).await.unwrap() {
         (Decision::Allow, Some(_)) => Some(id),
         (Decision::Refuse(refusal), None) => {
             assert_eq!(refusal.rule(), Rule::PerDay);
@@ -86,10 +90,10 @@ async fn open(place: &str) -> Budget {
 
 const CROWD_LIMIT: u32 = 20_000;
 
-async fn take_all(budget: Budget, owner: OwnerId) {
+async fn take_all(budget: Budget) {
     loop {
         let amount = 1 + below(500);
-        match reserve(&budget, owner, cents(amount), cents(CROWD_LIMIT)).await {
+        match reserve(&budget, cents(amount), cents(CROWD_LIMIT)).await {
             Some(_) => say(&amount.to_string()),
             None => break,
         }
@@ -102,13 +106,12 @@ fn crowd_member(errand: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let (budget, owner) = (open(place).await, owner_id());
+        let budget = open(place).await;
         say("ready");
         while !Path::new(start).exists() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let tasks: Vec<_> =
-            (0..TASKS).map(|_| tokio::spawn(take_all(budget.clone(), owner))).collect();
+        let tasks: Vec<_> = (0..TASKS).map(|_| tokio::spawn(take_all(budget.clone()))).collect();
         for task in tasks {
             task.await.unwrap();
         }
@@ -156,10 +159,10 @@ async fn tasks_and_processes_never_overshoot_a_file() {
 }
 
 /// Reserves, closes and releases; says what it is about to do and what is done.
-async fn pay_for_ever(budget: Budget, owner: OwnerId) {
+async fn pay_for_ever(budget: Budget) {
     loop {
         let amount = 1 + below(500);
-        let id = reserve(&budget, owner, cents(amount), usd!("1000000000")).await.unwrap();
+        let id = reserve(&budget, cents(amount), usd!("1000000000")).await.unwrap();
         say(&format!("reserved {id} {amount}"));
         match below(3) {
             0 => budget.close(id).await.unwrap(),
@@ -178,10 +181,8 @@ fn victim(place: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let (budget, owner) = (open(place).await, owner_id());
-        say(&format!("owner {owner}"));
-        let tasks: Vec<_> =
-            (0..8).map(|_| tokio::spawn(pay_for_ever(budget.clone(), owner))).collect();
+        let budget = open(place).await;
+        let tasks: Vec<_> = (0..8).map(|_| tokio::spawn(pay_for_ever(budget.clone()))).collect();
         for task in tasks {
             task.await.unwrap();
         }
@@ -199,8 +200,6 @@ async fn what_was_acknowledged_is_counted_after_a_kill() {
     let kills = number("FAREBOX_KILLS", 15);
     for _ in 0..kills {
         let mut process = Process::send(test, path.to_str().unwrap());
-        let owner = process.hear().unwrap();
-        let owner: OwnerId = owner.strip_prefix("owner ").unwrap().parse().unwrap();
         // It dies in the middle of something, at a line that nobody knows beforehand.
         let mut said: Vec<String> = (0..below(60)).map_while(|_| process.hear()).collect();
         std::thread::sleep(Duration::from_micros(u64::from(below(5_000))));
@@ -215,7 +214,7 @@ async fn what_was_acknowledged_is_counted_after_a_kill() {
         let mut of = |verb: &str| of.remove(verb).unwrap_or_default();
         let (reserved, releasing, released) = (of("reserved"), of("releasing"), of("released"));
         let budget = Budget::file(&path).unwrap();
-        let open: BTreeMap<_, _> = budget.open_of(owner).await.unwrap().into_iter().collect();
+        let open = open_holds(&budget).await;
         assert!(released.keys().all(|id| !open.contains_key(id)), "released, and open");
         for (id, amount) in &reserved {
             if !releasing.contains_key(id) || open.contains_key(id) {
@@ -236,7 +235,7 @@ async fn what_was_acknowledged_is_counted_after_a_kill() {
         for id in open.keys() {
             budget.close(*id).await.unwrap();
         }
-        assert_eq!(budget.open_of(owner).await.unwrap(), []);
+        assert!(open_holds(&budget).await.is_empty());
         (acknowledged, abandoned) = (acknowledged + reserved.len(), abandoned + silent.len());
     }
     println!("{kills} kills: {acknowledged} holds acknowledged, {abandoned} not; all counted");
@@ -248,7 +247,7 @@ async fn what_was_acknowledged_is_counted_after_a_kill() {
 async fn a_full_disk_is_an_error_and_grants_nothing() {
     let attempt = async |budget: &Budget| {
         let asked = asked(usd!("1"));
-        budget.reserve(hold_id(), owner_id(), &policy(usd!("100")), asked, NOW).await
+        budget.reserve(hold_id(), &policy(usd!("100")), asked, NOW).await
     };
     if let Some(path) = errand() {
         let budget = Budget::file(path).unwrap();
@@ -258,7 +257,10 @@ async fn a_full_disk_is_an_error_and_grants_nothing() {
                 Err(BudgetError::File(StateError::Io { .. })) => say("failed"),
                 other => panic!("{other:?}"),
             }
-            assert_eq!(held(&budget).await, budget.with_last_usage(|usage| usage.held(Currency::USD, NOW)));
+            assert_eq!(
+                held(&budget).await,
+                budget.with_last_usage(|usage| usage.held(Currency::USD, NOW))
+            );
         }
         return;
     }
@@ -279,11 +281,10 @@ async fn a_full_disk_is_an_error_and_grants_nothing() {
 async fn a_folder_that_cannot_be_written_is_an_error_and_grants_nothing() {
     let (folder, path) = in_folder();
     let budget = Budget::file(&path).unwrap();
-    let owner = owner_id();
-    assert!(reserve(&budget, owner, usd!("1"), usd!("5")).await.is_some());
+    assert!(reserve(&budget, usd!("1"), usd!("5")).await.is_some());
     // In the way of the new file, for every user.
     fs::create_dir(folder.path().join("budget.json.tmp")).unwrap();
-    let result = budget.reserve(hold_id(), owner, &policy(usd!("5")), asked(usd!("1")), NOW).await;
+    let result = budget.reserve(hold_id(), &policy(usd!("5")), asked(usd!("1")), NOW).await;
     let error = result.unwrap_err();
     assert!(matches!(error, BudgetError::File(StateError::Io { .. })), "{error:?}");
     assert_eq!(error.actor(), Actor::Owner);
@@ -295,9 +296,8 @@ async fn a_folder_that_cannot_be_written_is_an_error_and_grants_nothing() {
 async fn a_hold_goes_back_once_and_a_closed_one_never() {
     let (_folder, path) = in_folder();
     for budget in [Budget::in_memory(), Budget::file(path).unwrap()] {
-        let owner = owner_id();
-        let other = reserve(&budget, owner, usd!("5"), usd!("20")).await.unwrap();
-        let id = reserve(&budget, owner, usd!("5"), usd!("20")).await.unwrap();
+        let other = reserve(&budget, usd!("5"), usd!("20")).await.unwrap();
+        let id = reserve(&budget, usd!("5"), usd!("20")).await.unwrap();
         for _ in 0..3 {
             budget.release(id).await.unwrap();
             assert_eq!(held(&budget).await, usd!("5"));
@@ -306,47 +306,57 @@ async fn a_hold_goes_back_once_and_a_closed_one_never() {
         budget.release(other).await.unwrap();
         budget.close(id).await.unwrap();
         assert_eq!(held(&budget).await, usd!("5"));
-        assert_eq!(budget.open_of(owner).await.unwrap(), []);
+        assert!(open_holds(&budget).await.is_empty());
     }
 }
 
 #[tokio::test]
 async fn a_repeated_reservation_is_counted_once() {
     let (budget, policy) = (Budget::in_memory(), policy(usd!("5")));
-    let (id, owner) = (hold_id(), owner_id());
-    let first = budget.reserve(id, owner, &policy, asked(usd!("5")), NOW).await.unwrap();
-    let again = budget.reserve(id, owner, &policy, asked(usd!("5")), NOW + 1).await.unwrap();
+    let id = hold_id();
+    let first = budget.reserve(id, &policy, asked(usd!("5")), NOW).await.unwrap();
+    let again = budget.reserve(id, &policy, asked(usd!("5")), NOW + 1).await.unwrap();
     assert_eq!(first, again);
     assert_eq!((again.0, held(&budget).await), (Decision::Allow, usd!("5")));
-    assert_eq!(budget.open_of(owner).await.unwrap(), [(id, again.1.unwrap())]);
-    assert_eq!(budget.open_of(owner_id()).await.unwrap(), []);
+    assert_eq!(open_holds(&budget).await, BTreeMap::from([(id, again.1.unwrap())]));
 }
 
 #[tokio::test]
 async fn a_payment_from_credit_holds_nothing() {
     let budget = Budget::in_memory();
     let from_credit = Asked { top_up: None, ..asked(usd!("1")) };
-    let (id, owner) = (hold_id(), owner_id());
-    let answer = budget.reserve(id, owner, &policy(usd!("5")), from_credit, NOW).await.unwrap();
+    let id = hold_id();
+    let answer = budget.reserve(id, &policy(usd!("5")), from_credit, NOW).await.unwrap();
     assert_eq!(answer, (Decision::Allow, None));
-    assert_eq!((budget.usage().await.unwrap(), budget.with_last_usage(Usage::clone)), (Usage::new(), Usage::new()));
+    assert_eq!(
+        (budget.usage().await.unwrap(), budget.with_last_usage(Usage::clone)),
+        (Usage::new(), Usage::new())
+    );
 }
 
 #[tokio::test]
-async fn open_holds_are_bounded_and_the_last_one_is_refused_uncounted() {
-    let (budget, owner) = (Budget::in_memory(), owner_id());
-    let limit = usd!("1000000");
-    let mut first = None;
-    for _ in 0..OPEN_MAX {
-        let id = reserve(&budget, owner, usd!("1"), limit).await.unwrap();
-        first = first.or(Some(id));
+async fn open_holds_are_bounded_and_the_oldest_one_stays_counted() {
+    let (budget, limit) = (Budget::in_memory(), usd!("1000000"));
+    let reserve_at = async |now: i64| {
+        let id = hold_id();
+        let held = budget.reserve(id, &policy(limit), asked(usd!("1")), now).await.unwrap();
+        assert!(held.1.is_some());
+        id
+    };
+    reserve_at(NOW + 1).await;
+    let mut oldest = reserve_at(NOW).await;
+    for _ in 2..OPEN_MAX {
+        reserve_at(NOW + 2).await;
     }
-    let before = held(&budget).await;
-    let full = budget.reserve(hold_id(), owner, &policy(limit), asked(usd!("1")), NOW).await;
-    assert!(matches!(full, Err(BudgetError::Full)));
-    assert_eq!(held(&budget).await, before);
-    budget.close(first.unwrap()).await.unwrap();
-    assert!(reserve(&budget, owner, usd!("1"), limit).await.is_some());
+    for now in [NOW - 1, NOW + 2] {
+        let last = reserve_at(now).await;
+        let before = held(&budget).await;
+        budget.release(oldest).await.unwrap();
+        assert_eq!(held(&budget).await, before, "nothing goes back");
+        let open = open_holds(&budget).await;
+        assert!(open.len() == OPEN_MAX && open.contains_key(&last));
+        oldest = last;
+    }
 }
 
 #[tokio::test]
@@ -354,14 +364,14 @@ async fn two_budgets_do_not_mix_and_two_names_of_one_do() {
     let (folder, path) = in_folder();
     let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
     let (first, second) = (Budget::file(&one).unwrap(), Budget::file(&two).unwrap());
-    reserve(&first, owner_id(), usd!("5"), usd!("5")).await.unwrap();
+    reserve(&first, usd!("5"), usd!("5")).await.unwrap();
     assert_eq!((held(&first).await, held(&second).await), (usd!("5"), usd!("0")));
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink(&one, &path).unwrap();
         let linked = Budget::file(&path).unwrap();
-        assert!(reserve(&linked, owner_id(), usd!("1"), usd!("5")).await.is_none());
-        assert!(reserve(&linked, owner_id(), usd!("1"), usd!("6")).await.is_some());
+        assert!(reserve(&linked, usd!("1"), usd!("5")).await.is_none());
+        assert!(reserve(&linked, usd!("1"), usd!("6")).await.is_some());
         assert_eq!(held(&first).await, usd!("6"));
         assert!(path.is_symlink());
     }
@@ -377,22 +387,27 @@ async fn only_its_owner_can_read_a_budget() {
     fs::write(&temporary, "{}").unwrap();
     fs::set_permissions(&temporary, fs::Permissions::from_mode(0o666)).unwrap();
     let budget = Budget::file(&path).unwrap();
-    reserve(&budget, owner_id(), usd!("5"), usd!("5")).await.unwrap();
+    reserve(&budget, usd!("5"), usd!("5")).await.unwrap();
     let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
     let modes = names.map(|path| fs::metadata(path).unwrap().permissions().mode() & 0o777);
     assert_eq!(modes.collect::<Vec<_>>(), [0o600, 0o600]);
 }
 
 fn hostile() -> Vec<String> {
-    let (id, hold) = ("0".repeat(32), r#"{"day":1,"currency":"usd","amount":1}"#);
+    let id = "0".repeat(32);
+    let hold = r#"{"at":1,"host":"example.com","port":443,"amount":"1.00 usd"}"#;
     let sheet =
         |usage: &str, holds: &str| format!(r#"{{"schema":1,"usage":{usage},"holds":{holds}}}"#);
-    let none = r#"{"rows":[]}"#;
-    let row = r#"{"day":1,"currency":"usd","held":"#;
-    let open = |id: &str, hold: &str| format!(r#"{{"{id}":{{"hold":{hold},"owner":"{id}"}}}}"#);
-    assert!(serde_json::from_str::<Sheet>(&sheet(none, &open(&id, hold))).is_ok());
-    let many: Vec<String> =
-        (0..=OPEN_MAX).map(|n| format!(r#""{n:032x}":{{"hold":{hold},"owner":"{id}"}}"#)).collect();
+    let open = |id: &str, hold: &str| format!(r#"{{"{id}":{hold}}}"#);
+    let (none, row) = (r#"{"rows":[]}"#, |sum: &str| {
+        let host = r#""host":"example.com","port":443,"currency":"usd""#;
+        format!(r#"{{{host},"older":0,"sums":[[1,{sum},1]]}}"#)
+    });
+    let usage = |rows: &str| sheet(&format!(r#"{{"latest":1,"rows":[{rows}]}}"#), "{}");
+    for good in [sheet(none, &open(&id, hold)), usage(&row("1"))] {
+        assert!(decode::<Sheet>(SCHEMA, good.as_bytes()).is_some(), "{good}");
+    }
+    let many: Vec<String> = (0..=OPEN_MAX).map(|n| format!(r#""{n:032x}":{hold}"#)).collect();
     vec![
         String::new(),
         "{}".to_owned(),
@@ -403,13 +418,13 @@ fn hostile() -> Vec<String> {
         sheet(none, "{}").replace("\"schema\":1", "\"schema\":2"),
         sheet(none, "{}").replace('}', ""),
         sheet(none, "{}") + "{}",
-        sheet(&format!(r#"{{"rows":[{row}-1}}]}}"#), "{}"),
-        sheet(&format!(r#"{{"rows":[{row}1}},{row}1}}]}}"#), "{}"),
-        sheet(&format!(r#"{{"rows":[{row}1.5}}]}}"#), "{}"),
-        sheet(none, &open(&id, &hold.replace(":1}", ":0}"))),
-        sheet(none, &open(&id, &hold.replace(":1}", ":-1}"))),
-        sheet(none, &open(&id, &hold.replace(":1}", ":99999999999999999999}"))),
-        sheet(none, &open("A".repeat(32).as_str(), hold)),
+        usage(&row("-1")),
+        usage(&format!("{},{}", row("1"), row("1"))),
+        usage(&row("1.5")),
+        sheet(none, &open(&id, &hold.replace("1.00", "0.00"))),
+        sheet(none, &open(&id, &hold.replace("1.00", "-1.00"))),
+        sheet(none, &open(&id, &hold.replace("1.00", "99999999999999999999"))),
+        sheet(none, &open(&"A".repeat(32), hold)),
         sheet(none, &open("+0000000000000000000000000000000", hold)),
         sheet(none, &open("1", hold)),
         sheet(none, &format!("{{{}}}", many.join(","))),
@@ -432,10 +447,9 @@ async fn what_is_not_a_budget_is_refused_and_left_alone() {
 async fn a_budget_that_is_spoilt_or_removed_while_it_is_used_grants_nothing() {
     let (_folder, path) = in_folder();
     let budget = Budget::file(&path).unwrap();
-    let owner = owner_id();
-    reserve(&budget, owner, usd!("4"), usd!("5")).await.unwrap();
+    reserve(&budget, usd!("4"), usd!("5")).await.unwrap();
     let policy = policy(usd!("5"));
-    let attempt = || budget.reserve(hold_id(), owner, &policy, asked(usd!("1")), NOW);
+    let attempt = || budget.reserve(hold_id(), &policy, asked(usd!("1")), NOW);
     let good = fs::read(&path).unwrap();
     for text in hostile() {
         fs::write(&path, &text).unwrap();

@@ -7,8 +7,8 @@ use farebox_protocol::ErrorCode;
 use http::StatusCode;
 
 use crate::support::{
-    Seen, Server, agent, answer, answering, client, failure, held, honest, policy, refused,
-    served, tokenizer, told,
+    Seen, Server, agent, answer, answering, client, failure, held, honest, policy, refused, served,
+    tokenizer, told,
 };
 
 async fn call(

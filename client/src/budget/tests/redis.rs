@@ -139,9 +139,12 @@ async fn the_clock_of_redis_decides_which_day_it_is() {
     let server = Server::start();
     within_a_day(async || {
         let budget = Budget::redis(&server.url(), &below(u32::MAX).to_string()).await.unwrap();
-        reserve(&budget, owner_id(), usd!("5"), usd!("5")).await.unwrap();
-        assert_eq!((super::held(&budget).await, held(&budget).await), (usd!("0"), usd!("5")));
+        reserve(&budget, usd!("5"), usd!("5")).await.unwrap();
+        let day = |now: i64| now.div_euclid(86_400);
+        let open = open_holds(&budget).await.into_values().map(|hold| day(hold.at()));
+        assert_eq!(open.collect::<Vec<_>>(), [day(now())], "not that of {NOW}");
         assert_eq!(budget.with_last_usage(|usage| usage.held(Currency::USD, now())), usd!("5"));
+        assert_eq!(held(&budget).await, usd!("5"));
     })
     .await;
 }
@@ -154,11 +157,10 @@ async fn holds_are_kept_and_returned_as_in_a_file() {
         let one = Budget::redis(&server.url(), &name).await.unwrap();
         let other = Budget::redis(&server.url(), &name).await.unwrap();
         let third = Budget::redis(&server.url(), "another").await.unwrap();
-        let (owner, limit) = (owner_id(), usd!("15"));
-        let kept = reserve(&one, owner, usd!("5"), limit).await.unwrap();
-        let returned = reserve(&other, owner, usd!("5"), limit).await.unwrap();
-        let open = one.open_of(owner).await.unwrap();
-        let open: BTreeSet<HoldId> = open.into_iter().map(|(id, _)| id).collect();
+        let limit = usd!("15");
+        let kept = reserve(&one, usd!("5"), limit).await.unwrap();
+        let returned = reserve(&other, usd!("5"), limit).await.unwrap();
+        let open: BTreeSet<HoldId> = open_holds(&one).await.into_keys().collect();
         assert_eq!(open, BTreeSet::from([kept, returned]));
         one.close(kept).await.unwrap();
         for budget in [&one, &other, &one] {
@@ -168,8 +170,8 @@ async fn holds_are_kept_and_returned_as_in_a_file() {
         }
         let again = asked(usd!("5"));
         let id = hold_id();
-        let first = one.reserve(id, owner, &policy(limit), again.clone(), NOW).await.unwrap();
-        let second = other.reserve(id, owner, &policy(limit), again, NOW).await.unwrap();
+        let first = one.reserve(id, &policy(limit), again.clone(), NOW).await.unwrap();
+        let second = other.reserve(id, &policy(limit), again, NOW).await.unwrap();
         assert_eq!((first, held(&one).await), (second, usd!("10")));
         assert_eq!(held(&third).await, usd!("0"));
     })
@@ -180,19 +182,22 @@ async fn holds_are_kept_and_returned_as_in_a_file() {
 async fn without_redis_nothing_is_granted_and_an_emptied_one_is_noticed() {
     let mut server = Server::start();
     let budget = Budget::redis(&server.url(), "agents").await.unwrap();
-    reserve(&budget, owner_id(), usd!("5"), usd!("9")).await.unwrap();
+    reserve(&budget, usd!("5"), usd!("9")).await.unwrap();
     let attempt = async || {
         let policy = policy(usd!("100"));
-        budget.reserve(hold_id(), owner_id(), &policy, asked(usd!("1")), NOW).await.unwrap_err()
+        budget.reserve(hold_id(), &policy, asked(usd!("1")), NOW).await.unwrap_err()
     };
     server.command(&["FLUSHALL"]);
     let error = attempt().await;
     assert!(matches!(error, BudgetError::Lost(_)), "{error:?}");
     assert!(!server.command(&["KEYS", "*"]).contains("agents"), "and it stays lost");
     server.kill();
-    let error = attempt().await;
+    let started = Instant::now();
+    let (error, other) = tokio::join!(attempt(), attempt());
     assert!(matches!(error, BudgetError::Unavailable(_)), "{error:?}");
     assert_eq!(error.actor(), Actor::Owner);
+    let waited = started.elapsed();
+    assert!(waited < Duration::from_secs(18), "they wait together: {waited:?}, {other:?}");
 }
 
 #[tokio::test]

@@ -42,7 +42,8 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a program on a free port, with these variables and no other of ours.
     pub(crate) async fn start(name: &str, environment: &[(&str, String)]) -> Program {
-        let mut child = command(name, environment).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            command(name, environment).stderr(farebox_canary::stderr()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
         loop {
@@ -91,7 +92,9 @@ pub(crate) async fn refusal(environment: &[(&str, String)]) -> String {
 pub(crate) async fn run(name: &str, environment: &[(&str, String)], arguments: &[&str]) -> Output {
     let mut command = command(name, environment);
     command.args(arguments).stderr(Stdio::piped());
-    timeout(PATIENCE, command.output()).await.unwrap().unwrap()
+    let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+    farebox_canary::keep(&output);
+    output
 }
 
 fn command(name: &str, environment: &[(&str, String)]) -> Command {

@@ -30,6 +30,9 @@ pub(crate) enum Command {
     Forget(Forget),
     /// Count a payment whose outcome nobody told as spent, so that its server can be paid again.
     WriteOff(Of),
+    /// Take back what is counted for payments that a server says it did not charge, after a look at
+    /// the card's statement.
+    TakeBack(Of),
     /// Forget under which publishable key a server is paid, after its provider said that it
     /// changed.
     ForgetKey(Of),
@@ -90,6 +93,8 @@ struct Row {
     key_end: Option<String>,
     /// A payment whose outcome is not known.
     unresolved: Option<Money>,
+    /// Payments that are counted although the server says that it took nothing.
+    denied: usize,
 }
 
 pub(crate) async fn run(command: Command) -> Result<(), Fault> {
@@ -99,6 +104,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Fault> {
         Command::Revoke(options) => revoke(&agent, options).await,
         Command::Forget(options) => forget(&agent, options).await,
         Command::WriteOff(Of { url }) => write_off(&agent, &url).await,
+        Command::TakeBack(Of { url }) => take_back(&agent, &url).await,
         Command::ForgetKey(Of { url }) => {
             known(&agent, &url).await?;
             agent.forget_key(url.as_str()).await?;
@@ -144,6 +150,7 @@ async fn list(agent: &Agent, List { show, json }: List) -> Result<(), Fault> {
             credential,
             key_end,
             unresolved: known.unresolved,
+            denied: known.denied,
         });
     }
     if json { terminal::print_json(&rows) } else { terminal::print(&text(&rows, show)) }
@@ -153,7 +160,7 @@ fn text(rows: &[Row], show: bool) -> String {
     if rows.is_empty() {
         return "No server was paid or asked for money yet.\n".to_owned();
     }
-    let heads = ["server", "credit, last seen", "key", "open payment"].map(Cell::left);
+    let heads = ["server", "credit, last seen", "key", "open payment", "denied"].map(Cell::left);
     let mut head = heads.to_vec();
     if show {
         head.push(Cell::left("credential"));
@@ -173,6 +180,7 @@ fn text(rows: &[Row], show: bool) -> String {
             Cell::left(credit).style(GOOD),
             Cell::left(key),
             Cell::left(open).style(CAREFUL),
+            Cell::right(if row.denied > 0 { row.denied.to_string() } else { String::new() }),
         ];
         if show {
             let credential = row.credential.as_ref().map_or("", ClientId::as_str);
@@ -300,6 +308,16 @@ async fn forget(agent: &Agent, Forget { url, yes }: Forget) -> Result<(), Fault>
         )
         .into()),
     }
+}
+
+async fn take_back(agent: &Agent, url: &Url) -> Result<(), Fault> {
+    known(agent, url).await?;
+    let payments = agent.take_back(url.as_str()).await?;
+    let origin = tame(&origin(url));
+    terminal::print(&match payments {
+        0 => format!("{origin} has denied no payment that is counted.\n"),
+        n => format!("The budget does not count {n} of the payments to {origin} any more.\n"),
+    })
 }
 
 async fn write_off(agent: &Agent, url: &Url) -> Result<(), Fault> {

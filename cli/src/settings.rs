@@ -244,6 +244,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_settings_in_the_documentation_can_be_read() {
+        let text = include_str!("../../docs/agent-cli.md");
+        let blocks: Vec<_> = text.split("```toml\n").skip(1).collect();
+        assert_eq!(blocks.len(), 2);
+        for block in blocks {
+            let written = block.split("```").next().unwrap();
+            toml::from_str::<Settings>(written).unwrap();
+        }
+    }
+
+    #[test]
     fn every_setting_can_be_written() {
         let settings: Settings = toml::from_str(
             r#"

@@ -63,7 +63,7 @@ impl Purse {
             let (decision, hold) = match reserved {
                 Ok(reserved) => reserved,
                 Err(error) => {
-                    purse.give_back(&origin, id, before).await;
+                    purse.give_back(&origin, id, before, |_| ()).await;
                     return Err(PaymentError::Budget(error));
                 }
             };
@@ -122,16 +122,19 @@ impl Purse {
         }
     }
 
-    /// Returns a hold under which nothing was sent, or nothing was taken. If that cannot be
-    /// written down, the hold stays: its payment may stand in the journal.
+    /// Returns a hold under which nothing was sent, or nothing was taken, and keeps what was
+    /// learnt of that. If it cannot be written down, the hold stays: its payment may stand in the
+    /// journal.
     pub(crate) async fn give_back(
         &self,
         origin: &Origin,
         id: HoldId,
         before: Option<Unresolved>,
-    ) -> bool {
-        let at = origin.clone();
+        learn: impl Fn(&mut Books) + Clone + Send + 'static,
+    ) {
+        let (at, learnt) = (origin.clone(), learn.clone());
         let written = self.state.update(move |books| {
+            learnt(books);
             let Some(known) = books.known(&at) else { return };
             if known.unresolved.as_ref().is_some_and(|unresolved| unresolved.id == id) {
                 known.unresolved = before;
@@ -140,16 +143,16 @@ impl Purse {
         });
         if let Err(error) = written.await {
             warn!(origin = origin.key(), %error, "a hold was not returned");
-            return false;
+            self.state.keep(learn).await;
+            return;
         }
         self.steps.at("given back");
         if let Err(error) = self.budget.release(id).await {
             warn!(origin = origin.key(), %error, "a hold was not returned yet");
-            return false;
+            return;
         }
         self.steps.at("released");
         self.forget(origin, id).await;
-        true
     }
 
     async fn forget(&self, origin: &Origin, id: HoldId) {
@@ -179,7 +182,7 @@ impl Held {
         let before = self.before.take();
         // To the end, also if this future is dropped.
         let returned = tokio::spawn(async move {
-            purse.give_back(&origin, id, before).await;
+            purse.give_back(&origin, id, before, |_| ()).await;
             drop(turn);
         });
         let _ = returned.await;
@@ -229,7 +232,7 @@ impl Drop for Held {
         let (purse, origin, id) = (self.purse.clone(), self.origin.clone(), self.id);
         let before = self.before.take();
         runtime.spawn(async move {
-            purse.give_back(&origin, id, before).await;
+            purse.give_back(&origin, id, before, |_| ()).await;
             drop(turn);
         });
     }

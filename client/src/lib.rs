@@ -57,11 +57,11 @@
 //! - [`source`]: other ways to pay, and the trait for one of your own
 //! - [`approval`]: asking the owner, on a terminal or through a service
 //! - [`guard`]: keeps requests out of private networks
+//! - [`preview`]: what a request would cost, without paying
+//! - [`spending`]: what was spent where
 //! - [`receipt`]: [`MaxPrice`], [`PaymentKey`] and [`Receipt`], the extensions of a request and of
 //!   its response; [`AskFirst`] is another one of a request
 //! - [`event`]: what the agent does, as it happens
-//! - [`preview`]: what a request would cost, without paying
-//! - [`spending`]: what was spent where
 //! - [`error`]: why something was not paid or not served, and who must act
 //! - [`guide`]: one page per question
 //!
@@ -95,6 +95,10 @@ mod pay;
 #[path = "../tests/all/processes.rs"]
 mod processes;
 mod redirect;
+#[cfg(feature = "redis")]
+#[cfg(test)]
+#[path = "../tests/all/redis_server.rs"]
+mod redis_server;
 mod service;
 mod state;
 mod step;

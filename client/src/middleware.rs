@@ -119,6 +119,7 @@ impl PaymentMiddleware {
         }
         if self.may_pay(visit) {
             visit.keep_body(self.body_limit).await?;
+            self.recover().await;
         }
         let mut attempt = self.opening(visit)?;
         loop {

@@ -4,6 +4,8 @@
 //! What goes back leaves the journal first. A crash between the two counts too much, never too
 //! little, and the next turn of the origin mends it.
 
+use std::sync::Arc;
+
 use farebox_protocol::{ErrorCode, Money, PaymentResponse, TopUpId};
 use http::StatusCode;
 use reqwest::Response;
@@ -48,14 +50,13 @@ impl PaymentMiddleware {
             Verdict::AskedAgain => {
                 warn!(origin, "paid, and asked to pay again");
                 self.tell(visit, || Event::Unknown { amount });
-                let amended = amending(visit, |unresolved| unresolved.asked_again = true);
-                self.purse.state.keep(amended).await;
+                self.asked_again(visit, &opened).await;
                 Err(visit.call.end(Ended::PaidButRefused))
             }
             Verdict::Pending(id) => {
                 info!(origin, "the charge is pending");
                 self.tell(visit, || Event::Unknown { amount });
-                self.pending(visit, id).await;
+                self.pending(visit, &opened, id).await;
                 Err(PaymentError::Unknown)
             }
             Verdict::Untold => {
@@ -85,13 +86,7 @@ impl PaymentMiddleware {
             // Credit that was there already paid for it.
             self.return_hold(visit, opened, Some(told)).await;
         } else {
-            self.count(visit, opened).await;
-            let (at, told) = (visit.origin.clone(), told.clone());
-            let resolve = move |books: &mut Books| {
-                remember(books, &at, &told);
-                resolve(books, &at);
-            };
-            self.purse.state.keep(resolve).await;
+            self.count(visit, opened, Some(told)).await;
         }
         self.purse.steps.at("closed");
         let receipt = receipt(told, opened.price, topped_up.then_some(amount));
@@ -128,9 +123,7 @@ impl PaymentMiddleware {
         if opened.own_hold || refused_card || opened.is_about(about) {
             self.return_hold(visit, opened, None).await;
         } else {
-            self.count(visit, opened).await;
-            let at = visit.origin.clone();
-            self.purse.state.keep(move |books| resolve(books, &at)).await;
+            self.count(visit, opened, None).await;
         }
         if code == ErrorCode::PriceAboveMaximum {
             let (at, route) = (visit.origin.clone(), visit.route.clone());
@@ -159,17 +152,15 @@ impl PaymentMiddleware {
         if opened.own_hold {
             self.return_hold(visit, opened, None).await;
         } else if self.glimpse(visit).credential.is_some() {
-            self.count(visit, opened).await;
-            let at = visit.origin.clone();
-            self.purse.state.keep(move |books| resolve(books, &at)).await;
+            self.count(visit, opened, None).await;
         }
         // Without a credential the payment stays: another call goes on with it, and is told one.
         info!(origin = visit.origin.key(), "this call was charged before");
         visit.call.end(Ended::AlreadyCharged)
     }
 
-    async fn pending(&self, visit: &Visit<'_>, id: Option<TopUpId>) {
-        let at = visit.origin.clone();
+    async fn pending(&self, visit: &Visit<'_>, opened: &Opened, id: Option<TopUpId>) {
+        let (state, at) = (Arc::clone(&self.purse.state), visit.origin.clone());
         let amend = move |books: &mut Books| {
             let Some(known) = books.known(&at) else { return };
             known.extended = true;
@@ -178,15 +169,29 @@ impl PaymentMiddleware {
                 unresolved.asked_again = false;
             }
         };
-        self.purse.state.keep(amend).await;
+        opened.finish(async move { state.keep(amend).await }).await;
     }
 
     /// The money of this payment left the card, or must be counted as if it had.
-    async fn count(&self, visit: &Visit<'_>, opened: &Opened) {
-        if let Err(error) = self.purse.budget.close(opened.unresolved.id).await {
-            warn!(origin = visit.origin.key(), %error, "a hold that counts as spent is still open");
-        }
-        self.purse.steps.at("counted");
+    async fn count(&self, visit: &Visit<'_>, opened: &Opened, told: Option<&PaymentResponse>) {
+        let (purse, at, told) = (self.purse.clone(), visit.origin.clone(), told.cloned());
+        let id = opened.unresolved.id;
+        let count = async move {
+            if let Err(error) = purse.budget.close(id).await {
+                warn!(origin = at.key(), %error, "a hold that counts as spent is still open");
+            }
+            purse.steps.at("counted");
+            let resolve = move |books: &mut Books| {
+                if let Some(told) = &told {
+                    remember(books, &at, told);
+                }
+                if let Some(known) = books.known(&at) {
+                    known.unresolved = None;
+                }
+            };
+            purse.state.keep(resolve).await;
+        };
+        opened.finish(count).await;
     }
 
     /// The server says that nothing was taken under this payment's hold. It goes back if the
@@ -212,11 +217,15 @@ impl PaymentMiddleware {
                 known.deny(id);
             }
         };
-        self.purse.state.keep(learn).await;
-        self.purse.steps.at("learnt");
-        if trusted {
-            self.purse.give_back(&visit.origin, id, None).await;
-        }
+        let (purse, origin) = (self.purse.clone(), visit.origin.clone());
+        let returned = async move {
+            if trusted {
+                purse.give_back(&origin, id, None, learn).await;
+            } else {
+                purse.state.keep(learn).await;
+            }
+        };
+        opened.finish(returned).await;
     }
 
     /// The answer to a payment from credit.
@@ -282,6 +291,12 @@ impl PaymentMiddleware {
     ) -> Result<(), StateError> {
         self.purse.state.update(amending(visit, change)).await
     }
+
+    async fn asked_again(&self, visit: &Visit<'_>, opened: &Opened) {
+        let state = Arc::clone(&self.purse.state);
+        let amended = amending(visit, |unresolved| unresolved.asked_again = true);
+        opened.finish(async move { state.keep(amended).await }).await;
+    }
 }
 
 /// Changes the unresolved payment of the visited origin.
@@ -305,13 +320,6 @@ fn exceeds(taken: Money, allowed: Money) -> bool {
 fn difference(before: Money, after: Money) -> Option<Money> {
     let fell = before.micros().checked_sub(after.micros())?;
     (before.currency() == after.currency()).then(|| Money::new(fell, before.currency()))
-}
-
-/// Ends the unresolved payment of `origin`.
-fn resolve(books: &mut Books, origin: &Origin) {
-    if let Some(known) = books.known(origin) {
-        known.unresolved = None;
-    }
 }
 
 /// Whether an accepted payment says something new of its server.

@@ -7,6 +7,7 @@
 //!
 //! What the answer means is in [`outcome`](crate::outcome).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use farebox_policy::{Decision, Hold};
@@ -53,8 +54,8 @@ pub(crate) struct Opened {
     pub(crate) ahead: bool,
     /// There was no credit at this server before.
     pub(crate) first: bool,
-    /// Nobody else pays this origin until the answer is understood.
-    _turn: Turn,
+    /// Nobody else pays this origin until the answer is understood, and written down.
+    turn: Arc<Turn>,
 }
 
 impl Terms {
@@ -90,6 +91,18 @@ impl Terms {
 }
 
 impl Opened {
+    /// What an answer means is written down to the end, also when the call is given up, and with
+    /// the origin's turn: a later write would undo what others did meanwhile.
+    pub(crate) async fn finish(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let turn = Arc::clone(&self.turn);
+        let task = tokio::spawn(async move {
+            work.await;
+            drop(turn);
+        });
+        // When it panicked or the runtime ends, it is as if the process had died.
+        let _ = task.await;
+    }
+
     /// Whether a refusal names the top-up that this payment went on with: it ended without money.
     pub(crate) fn is_about(&self, top_up: Option<TopUpId>) -> bool {
         top_up.is_some() && top_up == self.unresolved.top_up_id
@@ -103,7 +116,8 @@ impl PaymentMiddleware {
             return Err(PaymentError::BodyNotReplayable.into());
         }
         visit.key()?;
-        self.recover().await;
+        // What an earlier payment could not return is missing in the budget.
+        self.purse.recover_all().await;
         let before = self.glimpse(visit);
         if before.unresolved.is_none()
             && let Some(terms) = &quote.terms
@@ -211,7 +225,15 @@ impl PaymentMiddleware {
         };
         let turn = self.journal(visit, held, &unresolved, price, Some(top_up)).await?;
         let (ahead, first) = (terms.min_credit.is_some(), known.credential.is_none());
-        Ok(Opened { unresolved, price, fresh: true, own_hold: true, ahead, first, _turn: turn })
+        Ok(Opened {
+            unresolved,
+            price,
+            fresh: true,
+            own_hold: true,
+            ahead,
+            first,
+            turn: Arc::new(turn),
+        })
     }
 
     /// The unresolved payment of this origin once more. Under the name of its top-up it charges
@@ -231,14 +253,14 @@ impl PaymentMiddleware {
         }
         let price = quote.price;
         debug!(origin = visit.origin.key(), "going on with an unresolved payment");
-        let repeat = |unresolved, own_hold, turn| Opened {
+        let repeat = |unresolved, own_hold, turn: Turn| Opened {
             unresolved,
             price,
             fresh: false,
             own_hold,
             ahead: false,
             first: false,
-            _turn: turn,
+            turn: Arc::new(turn),
         };
         if unresolved.top_up_id.is_some() {
             return Ok(repeat(unresolved, false, turn));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod agent;
 mod backup;
 mod hostile;
 mod ledger;

@@ -242,6 +242,15 @@ async fn what_was_acknowledged_is_counted_after_a_kill() {
     assert!(acknowledged > kills);
 }
 
+/// This binary, where no file may be longer than 512 bytes.
+#[cfg(unix)]
+fn where_files_are_short() -> std::process::Command {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""]);
+    shell.arg(std::env::current_exe().unwrap());
+    shell
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_full_disk_is_an_error_and_grants_nothing() {
@@ -266,7 +275,7 @@ async fn a_full_disk_is_an_error_and_grants_nothing() {
     }
     let (folder, path) = in_folder();
     let test = "budget::tests::a_full_disk_is_an_error_and_grants_nothing";
-    let process = Process::send_where_files_are_short(test, path.to_str().unwrap());
+    let process = Process::run(where_files_are_short(), test, path.to_str().unwrap());
     let said = process.end();
     let granted = said.iter().filter(|said| *said == "granted").count();
     assert!((1..20).contains(&granted) && said.len() == 20, "{said:?}");

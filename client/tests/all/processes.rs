@@ -35,16 +35,8 @@ impl Process {
         Process::run(Command::new(std::env::current_exe().unwrap()), test, errand)
     }
 
-    /// The same where no file may be longer than 512 bytes.
-    #[cfg(unix)]
-    pub(crate) fn send_where_files_are_short(test: &str, errand: &str) -> Process {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""]);
-        shell.arg(std::env::current_exe().unwrap());
-        Process::run(shell, test, errand)
-    }
-
-    fn run(mut command: Command, test: &str, errand: &str) -> Process {
+    /// The same by a command of this binary, or one that ends in it.
+    pub(crate) fn run(mut command: Command, test: &str, errand: &str) -> Process {
         let mut child = command
             .args(["--exact", test, "--nocapture"])
             .env(ERRAND, errand)

@@ -15,9 +15,9 @@ use farebox_canary::{Kind, hits};
 const SHOWN: usize = 300;
 /// So many lines of a kind and a file are shown.
 const LINES_MAX: usize = 3;
-/// What programs print for whoever starts them: the keys of a sandbox.
-const PRINTED: [&str; 3] =
-    ["STRIPE_SECRET_KEY=", "STRIPE_PUBLISHABLE_KEY=", "STRIPE_WEBHOOK_SECRET="];
+/// What programs print for whoever starts them: the keys of a sandbox, and the books in a backup.
+const PRINTED: [&str; 4] =
+    ["STRIPE_SECRET_KEY=", "STRIPE_PUBLISHABLE_KEY=", "STRIPE_WEBHOOK_SECRET=", "{\"payer\":"];
 
 #[derive(Default)]
 struct Search {

@@ -47,6 +47,20 @@ async fn the_first_call_takes_two_round_trips_and_every_later_one() {
 }
 
 #[tokio::test]
+async fn an_agent_pays_over_http_2() {
+    let bank = Bank::open().await;
+    let provider = Provider::open(&bank, Books::Memory).await;
+    let agent = agent(&bank, policy(), 1);
+    let http2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge();
+    let http = agent.client(http2).unwrap().build();
+    for _ in 0..2 {
+        let response = http.get(provider.at("/api/joke")).send().await.unwrap();
+        assert_eq!((response.version(), response.status().as_u16()), (http::Version::HTTP_2, 200));
+        assert!(response.extensions().get::<Receipt>().is_some(), "it was not paid");
+    }
+}
+
+#[tokio::test]
 async fn the_budget_of_a_day_stops_an_agent_at_its_last_top_up() {
     let bank = Bank::open().await;
     let provider = Provider::open(&bank, Books::Memory).await;

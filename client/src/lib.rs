@@ -27,10 +27,11 @@
 //! # What is certain
 //!
 //! - Every charge that this client asks for is held in the policy's budget, and written down,
-//!   before it is sent. The hold goes back only when the server says that it took nothing.
+//!   before it is sent. The hold goes back only when a server that the policy trusts says that it
+//!   took nothing, or when the owner takes it back.
 //! - One call makes at most one payment by card, and one with a [`PaymentKey`] also over restarts.
-//!   A payment of unknown outcome is repeated, never replaced, and its origin gets no other until it
-//!   is resolved.
+//!   A payment of unknown outcome is repeated, never replaced, and its origin gets no other until
+//!   it is resolved.
 //! - The card goes to Stripe's tokenizer only, and credentials stay with their origin. No
 //!   redirect carries a payment.
 //!

@@ -432,3 +432,39 @@
 //! assert!(matches!(decide(&policy, &usage, &page, midnight).0, Decision::Refuse(_)));
 //! # Ok::<(), farebox_policy::PolicyError>(())
 //! ```
+//!
+//! # 12. A provider whose word counts
+//!
+//! What was set aside for a payment that a server refused stays counted: a dishonest one could
+//! charge the card and say that it did not. From a host in `trust` the word is enough. It allows
+//! nothing.
+//!
+//! ```
+//! # use farebox_client::{Policy, usd};
+//! let policy = Policy::new()
+//!     .allow("api.example.com")
+//!     .allow("data.example.org")
+//!     .trust("api.example.com")
+//!     .per_request(usd!("0.05"))
+//!     .per_top_up(usd!("5"))
+//!     .per_day(usd!("10"));
+//! assert_eq!(
+//!     Policy::from_toml(
+//!         r#"
+//!         allow = ["api.example.com", "data.example.org"]
+//!         trust = ["api.example.com"]
+//!         per_request = "0.05 usd"
+//!         per_top_up = "5.00 usd"
+//!         per_day = "10.00 usd"
+//!         "#
+//!     )?,
+//!     policy
+//! );
+//! assert!(policy.trusts("eu.api.example.com", 443));
+//! assert!(!policy.trusts("data.example.org", 443));
+//! assert!(!Policy::new().trust("api.example.com").allows("api.example.com", 443));
+//! # Ok::<(), farebox_policy::PolicyError>(())
+//! ```
+//!
+//! [Testing](super::testing#cards-that-are-declined) shows it at work, and
+//! [`Agent::take_back`](crate::Agent::take_back) is what the owner does about the others.

@@ -71,11 +71,12 @@
 //! # What a budget counts, and what it does not
 //!
 //! It counts **top-ups**: money that leaves the card. A top-up counts from the moment at which it
-//! is set aside, also while its outcome is unknown, and goes back only when the server says that it
-//! took nothing. **Spending from credit** is counted nowhere, because that money left the card
-//! before; `per_request` and [`MaxPrice`](crate::MaxPrice) cap it. So a budget of 10 usd a day is
-//! spent after two top-ups of 5 usd, even if the agent has read pages for two cents: the rest is
-//! credit at the servers, for tomorrow.
+//! is set aside, also while its outcome is unknown, and goes back only when a server that the
+//! policy [trusts](crate::Policy::trust) says that it took nothing, or when you [take it
+//! back](crate::Agent::take_back). **Spending from credit** is counted nowhere, because that money
+//! left the card before; `per_request` and [`MaxPrice`](crate::MaxPrice) cap it. So a budget of 10
+//! usd a day is spent after two top-ups of 5 usd, even if the agent has read pages for two cents:
+//! the rest is credit at the servers, for tomorrow.
 //!
 //! The limits are those of each agent's own policy; what they are compared with is the same count.
 //! Give all of them the same policy, or smaller ones to some: the agent with the largest limit

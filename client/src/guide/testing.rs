@@ -66,7 +66,10 @@
 //! # let policy = Policy::new().allow("127.0.0.1").per_request(usd!("0.05"));
 //! # let policy = policy.per_top_up(usd!("5")).per_day(usd!("10"));
 //! # let now = 1_700_000_000;
+//! # let card: Card = "4000000000000002:12:2034:123".parse()?;
+//! # let wary = Agent::new(policy.clone()).card(card).clock(move || now).tokenizer(sandbox.url())?;
 //! let card: Card = "4000000000000002:12:2034:123".parse()?;
+//! let policy = policy.trust("127.0.0.1");
 //! let agent = Agent::new(policy).card(card).clock(move || now);
 //! # let agent = agent.tokenizer(sandbox.url())?;
 //! # let http = agent.client(reqwest::Client::builder())?.build();
@@ -74,8 +77,15 @@
 //! let payment = error.payment().expect("a payment was the reason");
 //! assert!(matches!(payment, PaymentError::Declined(ErrorCode::CardDeclined)));
 //! assert_eq!(payment.actor(), Actor::Owner);
-//! // Nothing was taken, so the budget has it back.
+//! // The server says that nothing was taken, and is trusted: the budget has it back.
 //! assert_eq!(agent.usage().await?.held(Currency::USD, now), usd!("0"));
+//!
+//! // To an agent that trusts nobody it is only a word, until its owner has looked.
+//! # let http = wary.client(reqwest::Client::builder())?.build();
+//! assert!(http.get(&url).send().await.is_err());
+//! assert_eq!(wary.usage().await?.held(Currency::USD, now), usd!("5"));
+//! assert_eq!(wary.take_back(&url).await?, 1);
+//! assert_eq!(wary.usage().await?.held(Currency::USD, now), usd!("0"));
 //! # assert_eq!(sandbox.charges().len(), 0);
 //! # Ok(())
 //! # }

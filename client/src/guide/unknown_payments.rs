@@ -41,8 +41,13 @@
 //! |---|---|---|---|
 //! | [`Unknown`] | may have been charged | stays | send the request again, later |
 //! | [`PaidButRefused`] | may have been charged, and the server asks for another payment | stays | talk to the provider; then [write it off](#writing-it-off) |
-//! | [`AlreadyCharged`] | was not charged again | goes back, if this call made one | nothing was lost but an answer; another call, if it is still needed |
-//! | [`Declined`] | was not charged | goes back | look at its code and its [`actor`] |
+//! | [`AlreadyCharged`] | was not charged again | as below, if this call made one | nothing was lost but an answer; another call, if it is still needed |
+//! | [`Declined`] | was not charged, says the server | as below | look at its code and its [`actor`] |
+//!
+//! That nothing was taken is the server's word. What was set aside goes back if the policy
+//! [trusts](crate::Policy::trust) the server; otherwise it stays counted, and
+//! [`Agent::take_back`](crate::Agent::take_back) returns it after you have looked at the card's
+//! statement.
 //!
 //! [`PaymentError::is_unknown`] is true for the first two. Until such a payment is resolved, its
 //! server gets no other top-up from this agent. Other servers are paid as before, as far as the

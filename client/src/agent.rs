@@ -164,8 +164,8 @@ impl Agent {
         self
     }
 
-    /// How long a call waits for the approver: ten minutes, if nothing is said. Then it ends with
-    /// [`PaymentError::ApprovalPending`].
+    /// How long a call waits for the approver, at least five seconds: ten minutes, if nothing is
+    /// said. Then it ends with [`PaymentError::ApprovalPending`].
     #[must_use]
     pub fn approval_timeout(mut self, timeout: Duration) -> Agent {
         self.approval_timeout = timeout;

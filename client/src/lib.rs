@@ -112,7 +112,9 @@ pub use budget::{Budget, BudgetError};
 pub use card::{Card, CardError};
 pub use error::{Actor, ConfigError, PaymentError, PaymentErrorExt, Reason, StateError};
 pub use event::{Event, Notice};
-pub use farebox_policy::{Escalation, HostPattern, Policy, Refusal, Rule, Usage, Window};
+pub use farebox_policy::{
+    Escalation, HostPattern, OriginLimits, Policy, PolicyError, Refusal, Rule, Usage, Window,
+};
 pub use farebox_protocol::{Currency, ErrorCode, Micros, Money, PaymentMethodId, TopUpId, usd};
 pub use guard::{Blocked, Guard};
 pub use preview::{Preview, PreviewError, Proposal};

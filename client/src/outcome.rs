@@ -12,9 +12,9 @@ use reqwest::Response;
 use tracing::{debug, info, warn};
 
 use crate::answer::{self, Verdict};
-use crate::books::{Books, Unresolved};
+use crate::books::Books;
 use crate::call::Ended;
-use crate::error::{PaymentError, StateError};
+use crate::error::PaymentError;
 use crate::event::Event;
 use crate::middleware::PaymentMiddleware;
 use crate::origin::Origin;
@@ -284,31 +284,14 @@ impl PaymentMiddleware {
         self.tell(visit, || Event::Overcharged { taken, allowed });
     }
 
-    pub(crate) async fn amend(
-        &self,
-        visit: &Visit<'_>,
-        change: impl Fn(&mut Unresolved) + Clone + Send + 'static,
-    ) -> Result<(), StateError> {
-        self.purse.state.update(amending(visit, change)).await
-    }
-
     async fn asked_again(&self, visit: &Visit<'_>, opened: &Opened) {
-        let state = Arc::clone(&self.purse.state);
-        let amended = amending(visit, |unresolved| unresolved.asked_again = true);
-        opened.finish(async move { state.keep(amended).await }).await;
-    }
-}
-
-/// Changes the unresolved payment of the visited origin.
-fn amending(
-    visit: &Visit<'_>,
-    change: impl Fn(&mut Unresolved) + Clone + Send + 'static,
-) -> impl Fn(&mut Books) + Clone + Send + 'static {
-    let at = visit.origin.clone();
-    move |books| {
-        if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
-            change(unresolved);
-        }
+        let (state, at) = (Arc::clone(&self.purse.state), visit.origin.clone());
+        let amend = move |books: &mut Books| {
+            if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
+                unresolved.asked_again = true;
+            }
+        };
+        opened.finish(async move { state.keep(amend).await }).await;
     }
 }
 

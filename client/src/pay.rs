@@ -262,14 +262,9 @@ impl PaymentMiddleware {
             first: false,
             turn: Arc::new(turn),
         };
-        if unresolved.top_up_id.is_some() {
-            return Ok(repeat(unresolved, false, turn));
-        }
-        if known.extended
-            && let Some(covers) = unresolved.covers_after(price)
-        {
-            let amended = self.amend(visit, move |unresolved| unresolved.covers = covers);
-            amended.await.map_err(PaymentError::State)?;
+        let covers = unresolved.covers_after(price).filter(|_| known.extended);
+        if unresolved.top_up_id.is_some() || covers.is_some() {
+            self.take_on(visit, covers.filter(|_| unresolved.top_up_id.is_none())).await?;
             return Ok(repeat(unresolved, false, turn));
         }
         if unresolved.asked_again && !known.extended {
@@ -288,6 +283,22 @@ impl PaymentMiddleware {
             warn!(%error, "a hold that counts as spent is still open");
         }
         Ok(repeat(unresolved, true, turn))
+    }
+
+    /// Writes down that this call goes on with the unresolved payment: the card may be charged in
+    /// its name.
+    async fn take_on(&self, visit: &Visit<'_>, covers: Option<Micros>) -> Result<(), PaymentError> {
+        let (at, name) = (visit.origin.clone(), visit.call.name().cloned());
+        let take_on = move |books: &mut Books| {
+            if let Some(name) = name {
+                books.set_paid(name);
+            }
+            let unresolved = books.known(&at).and_then(|known| known.unresolved.as_mut());
+            if let (Some(unresolved), Some(covers)) = (unresolved, covers) {
+                unresolved.covers = covers;
+            }
+        };
+        self.purse.state.update(take_on).await.map_err(PaymentError::State)
     }
 
     /// Sets `amount` aside in one step with the decision about it.

@@ -53,6 +53,7 @@ async fn a_day_ends_at_its_cap_and_the_next_begins_anew() {
     let result = http.get(server.url("/joke")).send().await;
     let PaymentError::Refused(Reason::Policy(refusal)) = failure(&result) else { panic!() };
     assert_eq!((refusal.rule(), refusal.left()), (Rule::PerDay, Some(usd!("0"))));
+    assert_eq!(failure(&result).retry_at(), Some(NOW - NOW % 86_400 + 86_400));
     assert_eq!((provider.charges(), stripe.seen().len()), (2, 2));
 
     now.store(NOW + 86_400, Ordering::SeqCst);

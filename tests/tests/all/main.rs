@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod agent_deaths;
 mod agents;
 mod card_testing;
 mod chaos;
@@ -31,6 +32,8 @@ mod outages;
 mod outcomes;
 mod paths;
 mod pending;
+#[path = "../../../client/tests/all/processes.rs"]
+mod processes;
 mod reconciled;
 mod redis_failover;
 mod redis_faults;

@@ -67,9 +67,12 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Whether a text holds something of a kind.
+type Check = fn(&[u8]) -> bool;
+
 impl Kind {
     pub(crate) fn all_in(text: &[u8]) -> impl Iterator<Item = Kind> {
-        let checks: [(Kind, fn(&[u8]) -> bool); 10] = [
+        let checks: [(Kind, Check); 10] = [
             (Kind::Card, has_card),
             (Kind::Cvc, |text| has_field(text, b"cvc", 3..=4)),
             (Kind::Expiry, |text| {

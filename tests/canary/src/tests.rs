@@ -44,9 +44,11 @@ fn percent(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
+type Encode = fn(&str) -> String;
+
 #[test]
 fn every_kind_is_found_in_every_encoding() {
-    let encodings: [(&str, fn(&str) -> String); 10] = [
+    let encodings: [(&str, Encode); 10] = [
         ("as it is", str::to_owned),
         ("upper and lower hexadecimal", |text| {
             hexadecimal(text) + &hexadecimal(text).to_uppercase()

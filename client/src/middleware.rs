@@ -211,6 +211,9 @@ impl PaymentMiddleware {
         if after >= mark.micros() || soon || !known.extended || !visit.can_send() {
             return None;
         }
+        if self.was_paid(visit) {
+            return None; // one payment by card per call
+        }
         let bounds = known.bounds.as_ref().filter(|b| b.currency == price.currency())?;
         let publishable_key = known.publishable_key.clone()?;
         Some(Terms { publishable_key, min: bounds.min, max: bounds.max, min_credit: Some(mark) })

@@ -365,7 +365,7 @@ impl PaymentMiddleware {
     }
 
     /// Whether a card was offered for this call before, also by another process.
-    fn was_paid(&self, visit: &Visit<'_>) -> bool {
+    pub(crate) fn was_paid(&self, visit: &Visit<'_>) -> bool {
         let before = visit.call.name().filter(|name| self.purse.state.with(|b| b.was_paid(name)));
         visit.call.paid() || before.is_some()
     }

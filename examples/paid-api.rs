@@ -8,6 +8,7 @@
 //! `STRIPE_SECRET_KEY`, `STRIPE_PUBLISHABLE_KEY`, `STRIPE_WEBHOOK_SECRET` and `STRIPE_API_BASE`
 //! configure it. Without Stripe keys it starts a sandbox of Stripe in its own process, and says
 //! where. With `FAREBOX_ADMIN_TOKEN` it also answers its operator, at `FAREBOX_ADMIN_LISTEN`.
+//! `FAREBOX_LOG` is the level that it logs at: `info`, or another one up to `trace`.
 
 use std::error::Error;
 use std::io::IsTerminal as _;
@@ -62,7 +63,9 @@ async fn fail() -> (StatusCode, &'static str) {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).init();
+    let level: tracing_subscriber::filter::LevelFilter = variable("FAREBOX_LOG", "info").parse()?;
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours);
+    log.with_max_level(level).init();
     let (stripe, sandbox) = stripe_or_sandbox().await?;
     let ledger = variable("FAREBOX_LEDGER", "embedded:farebox.redb");
     let mut payments = Payments::builder(stripe).ledger(&ledger);

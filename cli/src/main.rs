@@ -8,14 +8,20 @@ mod account;
 mod adopt;
 mod audit;
 mod backup;
+mod credentials;
 mod demo;
 mod freezes;
+mod get;
+mod hostile;
+mod policy;
 mod reconcile;
 mod refund;
 mod sandbox;
 mod server;
+mod settings;
 mod sheet;
 mod source;
+mod spend;
 mod statement;
 mod terminal;
 mod till;
@@ -35,8 +41,10 @@ mod transcript;
         1  it could not be done; standard error says why and what to do next\n  \
         2  the command line is wrong\n  \
         3  `audit` found books that contradict themselves\n  \
-        4  something is left for you to look at: `reconcile` found what it does not settle, or \
-        `account refund` gave back less than was asked"
+        4  something is left for you to look at: `reconcile` found what it does not settle, \
+        `account refund` gave back less than was asked, or a client lost more to `hostile` than \
+        it may\n\n\
+        The commands of an agent have more: `farebox get --help` lists them."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -47,8 +55,20 @@ struct Arguments {
 enum Command {
     /// Watch an agent pay a server, on this machine only; no card and no Stripe account needed.
     Demo,
+    /// Fetch a URL, and pay for it if the policy allows it.
+    Get(get::Options),
+    /// Show what an agent spent where, and what is left of its budget.
+    Spend(spend::Options),
+    /// Look at a policy: what an agent may pay.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Look after what an agent keeps of the servers that it pays.
+    #[command(subcommand)]
+    Credentials(credentials::Command),
     /// Run Stripe on loopback, to test a server or an agent against.
     Sandbox(sandbox::Options),
+    /// Run providers that cheat, on loopback, to test a client against.
+    Hostile(hostile::Options),
     /// Look at a payer's account, refund it, freeze it, or revoke its credentials.
     #[command(subcommand)]
     Account(account::Command),
@@ -82,7 +102,12 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode, Fault> {
     match command {
         Command::Demo => demo::run().await?,
+        Command::Get(options) => return get::run(options).await,
+        Command::Spend(options) => spend::run(options).await?,
+        Command::Policy(command) => return policy::run(command),
+        Command::Credentials(command) => credentials::run(command).await?,
         Command::Sandbox(options) => sandbox::run(options).await?,
+        Command::Hostile(options) => return hostile::run(options).await,
         Command::Account(command) => return account::run(command).await,
         Command::Audit(options) => return audit::run(options).await,
         Command::Reconcile(options) => return reconcile::run(options).await,

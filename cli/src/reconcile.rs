@@ -47,7 +47,7 @@ pub(crate) struct Options {
 
 /// A time in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
+pub(crate) enum Since {
     /// So many seconds ago.
     Ago(i64),
     /// The beginning of a day, in seconds since 1970.
@@ -76,7 +76,7 @@ impl FromStr for Since {
 
 impl Since {
     /// In seconds since 1970.
-    fn at(self, now: i64) -> Result<i64, Fault> {
+    pub(crate) fn at(self, now: i64) -> Result<i64, Fault> {
         match self {
             Since::Ago(seconds) => Ok((now - seconds).max(0)),
             Since::Day(day) if day > now => {

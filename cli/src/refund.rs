@@ -200,18 +200,9 @@ async fn confirm(sheet: &Sheet, ask: &Ask, most: Micros) -> Result<(), Fault> {
         anstream::eprint!("{}", crate::freezes::text(sheet.payer, &sheet.frozen));
     }
     anstream::eprintln!("{how}{amount} goes back {from}.");
-    anstream::eprint!("Give it back? [y/N] ");
-    // A thread of its own, which nobody waits for if the question is interrupted.
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = io::stdin().read_line(&mut line).map(|_| line);
-        drop(answer.send(read));
-    });
-    let answer = answered.await??;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err("nothing was given back".into()),
+    match terminal::yes("Give it back?").await? {
+        true => Ok(()),
+        false => Err("nothing was given back".into()),
     }
 }
 

@@ -124,7 +124,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Fault> {
 }
 
 /// What was wrong, and the reason if there is one.
-fn because(error: StartError) -> Fault {
+pub(crate) fn because(error: StartError) -> Fault {
     match error.source() {
         Some(source) => format!("{error}: {source}").into(),
         None => error.into(),

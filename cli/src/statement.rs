@@ -16,7 +16,7 @@ const PAGE: usize = 1_000;
 /// How many days the bars show.
 const DAYS: u32 = 30;
 /// How long the longest bar is.
-const BAR: u128 = 40;
+const BAR: usize = 40;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -180,34 +180,11 @@ fn chart(currency: Currency, days: &BTreeMap<u32, i128>, today: u32) -> String {
         vec![
             Cell::left(terminal::utc(i64::from(day) * 86_400_000, "%a %m-%d")).style(DIM),
             if of(day) == 0 { amount.style(DIM) } else { amount },
-            Cell::left(bar(of(day), most)).style(GOOD),
+            Cell::left(terminal::bar(of(day), most, BAR, false)).style(GOOD),
         ]
     };
     let rows: Vec<_> = (first..=today).zip(amounts).map(row).collect();
     let total = terminal::decimal(days.values().sum(), currency);
     let title = format!("{HEADING}Spent: {total} {currency}, by day (UTC){HEADING:#}\n");
     title + &terminal::table(&rows)
-}
-
-/// `amount` as a bar; the `most` is as long as a bar can be. What is not nothing is not invisible.
-fn bar(amount: i128, most: i128) -> String {
-    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let (amount, most) = (amount.unsigned_abs(), most.unsigned_abs().max(1));
-    let eighths = (amount * BAR * 8).div_ceil(most);
-    let whole = usize::try_from(eighths / 8).unwrap_or(0);
-    let part = usize::try_from(eighths % 8).unwrap_or(0);
-    format!("{}{}", "█".repeat(whole), EIGHTHS[part])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bar_is_as_long_as_its_share_and_never_invisible() {
-        assert_eq!(bar(0, 100), "");
-        assert_eq!(bar(1, 1_000_000), "▏");
-        assert_eq!(bar(100, 100).chars().count(), 40);
-        assert_eq!(bar(50, 100).chars().count(), 20);
-    }
 }

@@ -1,5 +1,6 @@
 //! How things look: colours on a terminal only, aligned tables, progress.
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ impl Progress {
     }
 
     /// Of something whose length nobody knows: how long it has taken.
-    pub(crate) fn waiting(doing: &'static str) -> Progress {
+    pub(crate) fn waiting(doing: impl Into<Cow<'static, str>>) -> Progress {
         let bar = ProgressBar::no_length();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {elapsed}") {
             bar.set_style(style);
@@ -155,6 +156,37 @@ pub(crate) fn table(rows: &[Vec<Cell>]) -> String {
     out
 }
 
+/// `amount` as a bar; the `most` is `width` columns. What is not nothing is not invisible. `plain`:
+/// for a reader that may know ASCII only.
+pub(crate) fn bar(amount: i128, most: i128, width: usize, plain: bool) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let (full, parts) = if plain { ("#", &EIGHTHS[..1]) } else { ("█", &EIGHTHS[..]) };
+    let (amount, most) = (amount.unsigned_abs().min(most.unsigned_abs()), most.unsigned_abs());
+    let steps = u128::try_from(width.saturating_mul(parts.len())).unwrap_or(0);
+    let share = amount.saturating_mul(steps).div_ceil(most.max(1));
+    let share = usize::try_from(share).unwrap_or(0);
+    format!("{}{}", full.repeat(share / parts.len()), parts[share % parts.len()])
+}
+
+/// The columns of the terminal that standard output is; `None` if it is none, or does not say.
+pub(crate) fn width() -> Option<usize> {
+    console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
+}
+
+/// Asks on standard error; only an explicit yes is one.
+pub(crate) async fn yes(question: &str) -> Result<bool, Fault> {
+    anstream::eprint!("{question} [y/N] ");
+    // A thread of its own, which nobody waits for if the question is interrupted.
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().read_line(&mut line).map(|_| line);
+        drop(answer.send(read));
+    });
+    let answer = answered.await??;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
 /// Text of a stranger's on one line, and not too long.
 pub(crate) fn tame(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
@@ -187,5 +219,17 @@ mod tests {
         align_points(&mut amounts);
         let rows = amounts.map(|amount| vec![Cell::right(amount), Cell::left("usd")]);
         assert_eq!(table(&rows), " 1.5     usd\n10.0001  usd\n 7       usd\n");
+    }
+
+    #[test]
+    fn a_bar_is_as_long_as_its_share_and_never_invisible() {
+        let unicode = |amount| bar(amount, 1_000_000, 40, false);
+        assert_eq!((unicode(0), unicode(1)), (String::new(), "▏".to_owned()));
+        assert_eq!(unicode(1_000_000).chars().count(), 40);
+        assert_eq!(unicode(500_000).chars().count(), 20);
+        let plain = |amount| bar(amount, 100, 10, true);
+        assert_eq!([plain(0), plain(1), plain(50), plain(100)], ["", "#", "#####", "##########"]);
+        assert_eq!(bar(i128::MAX, i128::MAX, 3, true).len(), 3);
+        assert_eq!([bar(5, 0, 10, true), bar(5, 5, 0, false)], ["", ""]);
     }
 }

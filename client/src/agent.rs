@@ -37,9 +37,12 @@ use crate::guard::{Guard, GuardMiddleware};
 use crate::hold::Purse;
 use crate::middleware::PaymentMiddleware;
 use crate::origin::Origin;
+use crate::preview::{Look, Preview, PreviewError};
+use crate::receipt::MaxPrice;
 use crate::redirect as redirects;
 use crate::service;
 use crate::source::{DynPaymentSource, PaymentSource, TokenizedCard};
+use crate::spending::{Spending, Tally};
 use crate::state::State;
 use crate::step::Steps;
 use crate::tokenizer::Tokenizer;
@@ -71,6 +74,7 @@ pub struct Agent {
     redirects: Arc<redirect::Policy>,
     guard: Option<Guard>,
     events: Events,
+    tally: Arc<Tally>,
     clock: Clock,
     steps: Steps,
 }
@@ -94,6 +98,7 @@ impl Agent {
             redirects: Arc::new(redirect::Policy::default()),
             guard: None,
             events: Events::new(),
+            tally: Arc::new(Tally::in_memory()),
             clock: Arc::new(system_time),
             steps: Steps::default(),
         }
@@ -125,9 +130,9 @@ impl Agent {
         Ok(self)
     }
 
-    /// Keeps credentials, prices and payments in flight in a file, and the budget in
-    /// `PATH.budget`, so that they survive the process. Without it they are in memory, and a new
-    /// process has a fresh budget.
+    /// Keeps credentials, prices and payments in flight in a file, the budget in `PATH.budget`
+    /// and what was spent where in `PATH.spending`, so that they survive the process. Without it
+    /// they are in memory, and a new process has a fresh budget.
     ///
     /// The files are readable by their owner only and hold no card data. Several processes may
     /// use them at the same time: they share credit and budget, and pay one origin one after the
@@ -140,6 +145,7 @@ impl Agent {
         let path = path.as_ref();
         self.state = Arc::new(State::open(path)?);
         self.beside = Budget::file(beside(path, ".budget"))?;
+        self.tally = Arc::new(Tally::open(&beside(path, ".spending"))?);
         Ok(self)
     }
 
@@ -158,8 +164,8 @@ impl Agent {
         self
     }
 
-    /// How long a call waits for the approver: ten minutes, if nothing is said. Then it ends with
-    /// [`PaymentError::ApprovalPending`].
+    /// How long a call waits for the approver, at least five seconds: ten minutes, if nothing is
+    /// said. Then it ends with [`PaymentError::ApprovalPending`].
     #[must_use]
     pub fn approval_timeout(mut self, timeout: Duration) -> Agent {
         self.approval_timeout = timeout;
@@ -242,12 +248,7 @@ impl Agent {
     ///
     /// [`ConfigError::Client`] when reqwest refuses the settings.
     pub fn client(&self, builder: reqwest::ClientBuilder) -> Result<ClientBuilder, ConfigError> {
-        let redirects = redirects::policy(Arc::clone(&self.redirects), self.guard.clone());
-        let builder = match &self.guard {
-            Some(guard) => guard.protect(builder),
-            None => builder,
-        };
-        let client = builder.redirect(redirects).build().map_err(ConfigError::Client)?;
+        let client = self.bare(builder)?;
         let middleware = PaymentMiddleware {
             policy: Arc::clone(&self.policy),
             source: self.source()?,
@@ -257,14 +258,32 @@ impl Agent {
             keep_credit: self.keep_credit,
             body_limit: self.body_limit,
             events: self.events.clone(),
+            tally: Arc::clone(&self.tally),
             clock: Arc::clone(&self.clock),
             recovered: AtomicBool::new(false),
         };
-        let client = ClientBuilder::new(client).with(middleware);
-        Ok(match &self.guard {
+        Ok(self.guarded(ClientBuilder::new(client).with(middleware)))
+    }
+
+    /// A client with the same redirects and the same guard, that does not pay.
+    fn unpaying(&self, builder: reqwest::ClientBuilder) -> Result<ClientBuilder, ConfigError> {
+        Ok(self.guarded(ClientBuilder::new(self.bare(builder)?)))
+    }
+
+    fn bare(&self, builder: reqwest::ClientBuilder) -> Result<reqwest::Client, ConfigError> {
+        let redirects = redirects::policy(Arc::clone(&self.redirects), self.guard.clone());
+        let builder = match &self.guard {
+            Some(guard) => guard.protect(builder),
+            None => builder,
+        };
+        builder.redirect(redirects).build().map_err(ConfigError::Client)
+    }
+
+    fn guarded(&self, client: ClientBuilder) -> ClientBuilder {
+        match &self.guard {
             Some(guard) => client.with(GuardMiddleware(guard.clone())),
             None => client,
-        })
+        }
     }
 
     /// What was taken from the card, as the policy counts it.
@@ -274,6 +293,46 @@ impl Agent {
     /// [`BudgetError`] when the budget cannot be read.
     pub async fn usage(&self) -> Result<Usage, BudgetError> {
         self.purse().budget.usage().await
+    }
+
+    /// What was spent where, by every process with this state.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when its file cannot be read or written.
+    pub async fn spending(&self) -> Result<Spending, StateError> {
+        self.tally.read().await
+    }
+
+    /// Writes down what was spent from credit in the last seconds, as otherwise happens by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when the file cannot be written. What was counted is kept in memory.
+    pub async fn flush(&self) -> Result<(), StateError> {
+        self.tally.flush().await
+    }
+
+    /// What `request` would cost, and what the policy would say to it; nothing is paid. See
+    /// [`preview`](crate::preview).
+    ///
+    /// # Errors
+    ///
+    /// [`PreviewError`] when the price is not known and cannot be asked for.
+    pub async fn preview(
+        &self,
+        builder: reqwest::ClientBuilder,
+        request: reqwest::Request,
+        max: Option<MaxPrice>,
+    ) -> Result<Preview, PreviewError> {
+        let look = Look {
+            policy: &self.policy,
+            purse: self.purse(),
+            tally: &self.tally,
+            http: self.unpaying(builder).map_err(PreviewError::Config)?.build(),
+            now: (self.clock)(),
+        };
+        look.at(request, max).await
     }
 
     /// Counts the unresolved payment at the origin of `url` as spent, so that the origin can be
@@ -302,6 +361,32 @@ impl Agent {
         };
         purse.state.update(resolve).await?;
         Ok(Some(unresolved.hold.amount()))
+    }
+
+    /// Takes back what the policy counts for payments that the server at `url` refused, or accepted
+    /// without a charge, after the owner saw that the card was not charged for them. A server
+    /// that the policy [trusts](Policy::trust) needs no such look. Returns how many payments.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Url`] when `url` is not one, [`ConfigError::Payment`] when state or budget
+    /// cannot be written.
+    pub async fn take_back(&self, url: &str) -> Result<usize, ConfigError> {
+        let (purse, origin) = (self.purse(), origin_of(url)?);
+        purse.state.refresh().await?;
+        let denied = purse.state.glimpse(&origin, "").denied;
+        for id in &denied {
+            let released = purse.budget.release(*id).await;
+            released.map_err(|error| ConfigError::Payment(PaymentError::Budget(error)))?;
+        }
+        let released = denied.clone();
+        let forget = move |books: &mut Books| {
+            if let Some(known) = books.known(&origin) {
+                known.denied.retain(|id| !released.contains(id));
+            }
+        };
+        purse.state.update(forget).await?;
+        Ok(denied.len())
     }
 
     /// Forgets the publishable key that the origin of `url` was first paid under, after its
@@ -379,6 +464,9 @@ pub struct Known {
     pub publishable_key: Option<String>,
     /// A payment by card whose outcome is not known.
     pub unresolved: Option<Money>,
+    /// Payments by card that are counted although the server says that it took nothing; see
+    /// [`Agent::take_back`].
+    pub denied: usize,
 }
 
 impl Known {
@@ -388,6 +476,7 @@ impl Known {
             credential: known.credential.is_some(),
             publishable_key: known.publishable_key.clone(),
             unresolved: known.unresolved.as_ref().map(|unresolved| unresolved.hold.amount()),
+            denied: known.denied.len(),
         }
     }
 }

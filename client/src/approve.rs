@@ -49,9 +49,7 @@ impl PaymentMiddleware {
                 Err(visit.call.end(Ended::ApprovalDenied).into())
             }
             Ok(Waited::TimedOut) => Err(PaymentError::ApprovalPending { id, source: None }.into()),
-            Err(error) => {
-                Err(PaymentError::ApprovalPending { id, source: Some(error) }.into())
-            }
+            Err(error) => Err(PaymentError::ApprovalPending { id, source: Some(error) }.into()),
         }
     }
 
@@ -93,7 +91,8 @@ impl PaymentMiddleware {
     }
 
     fn is_approved(&self, visit: &Visit<'_>, id: ApprovalId) -> bool {
-        let before = |id| self.purse.state.with(|books| books.asked(id).is_some_and(|a| a.approved));
+        let before =
+            |id| self.purse.state.with(|books| books.asked(id).is_some_and(|a| a.approved));
         visit.call.is_approved(id) || visit.call.name().is_some() && before(&id)
     }
 

@@ -22,6 +22,8 @@ const ROUTES_MAX: usize = 256;
 const CALLS_MAX: usize = 4_096;
 /// Questions to a human that are remembered.
 const QUESTIONS_MAX: usize = 256;
+/// Denied charges of one origin that are remembered.
+const DENIED_MAX: usize = 64;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Books {
@@ -56,6 +58,10 @@ pub(crate) struct Known {
     pub(crate) held: Option<HoldId>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) unresolved: Option<Unresolved>,
+    /// Holds of payments that the server answered by saying that it took nothing. That is only its
+    /// word, so they stay counted until their owner takes them back.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) denied: Vec<HoldId>,
     /// Payments by card that were written down here.
     #[serde(default)]
     pub(crate) payments: u64,
@@ -108,6 +114,7 @@ pub(crate) struct Glimpse {
     pub(crate) bounds: Option<Bounds>,
     pub(crate) held: Option<HoldId>,
     pub(crate) unresolved: Option<Unresolved>,
+    pub(crate) denied: Vec<HoldId>,
     pub(crate) payments: u64,
     /// The last price of the route.
     pub(crate) price: Option<Money>,
@@ -132,6 +139,7 @@ impl Books {
             bounds: known.bounds.clone(),
             held: known.held,
             unresolved: known.unresolved.clone(),
+            denied: known.denied.clone(),
             payments: known.payments,
             price: price.map(|price| Money::new(price.amount.micros(), price.currency)),
         }
@@ -273,6 +281,16 @@ impl Known {
     /// Whether money may be on its way.
     fn is_open(&self) -> bool {
         self.unresolved.is_some() || self.held.is_some()
+    }
+
+    /// The server says that it took nothing under this hold. Of too many the oldest is forgotten:
+    /// it is counted for good.
+    pub(crate) fn deny(&mut self, id: HoldId) {
+        if !self.denied.contains(&id) {
+            self.denied.push(id);
+        }
+        let over = self.denied.len().saturating_sub(DENIED_MAX);
+        self.denied.drain(..over);
     }
 
     /// A route whose last price is wrong.

@@ -108,7 +108,8 @@ impl Call {
         }
         let id = match &self.name {
             Some(name) => {
-                let of = Sha256::new().chain_update(name.as_str()).chain_update(fingerprint.to_string());
+                let of =
+                    Sha256::new().chain_update(name.as_str()).chain_update(fingerprint.to_string());
                 let digest = of.finalize();
                 let mut id = [0; 16];
                 id.copy_from_slice(&digest[..16]);

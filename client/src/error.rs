@@ -207,6 +207,15 @@ impl PaymentError {
         }
     }
 
+    /// From when on (Unix seconds) the policy has room for the same payment, if time alone makes
+    /// it: a window of the budget resets. `None` when somebody must change something first.
+    pub fn retry_at(&self) -> Option<i64> {
+        match self {
+            PaymentError::Refused(Reason::Policy(refusal)) => refusal.resets_at(),
+            _ => None,
+        }
+    }
+
     /// Whether money may have left the card.
     pub fn is_unknown(&self) -> bool {
         matches!(self, PaymentError::Unknown | PaymentError::PaidButRefused)

@@ -175,6 +175,19 @@ impl Held {
         &self.hold
     }
 
+    /// Returns the hold: nothing will be sent under it.
+    pub(crate) async fn give_back(mut self: Box<Self>) {
+        let turn = self.turn.take();
+        let (purse, origin, id) = (self.purse.clone(), self.origin.clone(), self.id);
+        let before = self.before.take();
+        // To the end, also if this future is dropped.
+        let returned = tokio::spawn(async move {
+            purse.give_back(&origin, id, before, |_| ()).await;
+            drop(turn);
+        });
+        let _ = returned.await;
+    }
+
     /// Writes the payment down: it may be sent when this returns, and the journal keeps the hold.
     pub(crate) async fn journal(
         mut self: Box<Self>,
@@ -193,7 +206,10 @@ impl Held {
             });
             match written.await {
                 Ok(()) => self.turn.take().ok_or(PaymentError::State(StateError::Interrupted)),
-                Err(error) => Err(PaymentError::State(error)),
+                Err(error) => {
+                    self.give_back().await;
+                    Err(PaymentError::State(error))
+                }
             }
         });
         task.await.unwrap_or(Err(PaymentError::State(StateError::Interrupted)))

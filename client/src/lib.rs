@@ -27,9 +27,11 @@
 //! # What is certain
 //!
 //! - Every charge that this client asks for is held in the policy's budget, and written down,
-//!   before it is sent. The hold goes back only when the server says that it took nothing.
-//! - One call makes at most one payment by card. A payment of unknown outcome is repeated, never
-//!   replaced, and its origin gets no other until it is resolved.
+//!   before it is sent. The hold goes back only when a server that the policy trusts says that it
+//!   took nothing, or when the owner takes it back.
+//! - One call makes at most one payment by card, and one with a [`PaymentKey`] also over restarts.
+//!   A payment of unknown outcome is repeated, never replaced, and its origin gets no other until
+//!   it is resolved.
 //! - The card goes to Stripe's tokenizer only, and credentials stay with their origin. No
 //!   redirect carries a payment.
 //!
@@ -40,6 +42,13 @@
 //! it pays. A provider that charges a card and denies it is answered with a dispute. A v1 server
 //! ignores `maxAmount`; what it can take that way is credit that was bought before.
 //!
+//! # Guides
+//!
+//! [An agent in ten lines](guide::agent_in_ten_lines), [policies by example](guide::policies),
+//! [approvals](guide::approvals), [shared budgets](guide::shared_budgets),
+//! [unknown payments](guide::unknown_payments) and [testing](guide::testing). Running agents in
+//! production is in `docs/agent.md`, and what a policy means exactly in `spec/policy.md`.
+//!
 //! # Layout
 //!
 //! - [`agent`]: the builder, and the one door to a client
@@ -48,8 +57,13 @@
 //! - [`source`]: other ways to pay, and the trait for one of your own
 //! - [`approval`]: asking the owner, on a terminal or through a service
 //! - [`guard`]: keeps requests out of private networks
-//! - [`receipt`]: [`MaxPrice`] and [`Receipt`], the extensions of a request and of its response
+//! - [`preview`]: what a request would cost, without paying
+//! - [`spending`]: what was spent where
+//! - [`receipt`]: [`MaxPrice`], [`PaymentKey`] and [`Receipt`], the extensions of a request and of
+//!   its response; [`AskFirst`] is another one of a request
+//! - [`event`]: what the agent does, as it happens
 //! - [`error`]: why something was not paid or not served, and who must act
+//! - [`guide`]: one page per question
 //!
 //! Requests, responses and errors are those of reqwest and reqwest-middleware.
 
@@ -60,8 +74,11 @@ pub mod card;
 pub mod error;
 pub mod event;
 pub mod guard;
+pub mod guide;
+pub mod preview;
 pub mod receipt;
 pub mod source;
+pub mod spending;
 
 mod answer;
 mod approve;
@@ -95,8 +112,12 @@ pub use budget::{Budget, BudgetError};
 pub use card::{Card, CardError};
 pub use error::{Actor, ConfigError, PaymentError, PaymentErrorExt, Reason, StateError};
 pub use event::{Event, Notice};
-pub use farebox_policy::{Escalation, HostPattern, Policy, Refusal, Rule, Usage};
+pub use farebox_policy::{
+    Escalation, HostPattern, OriginLimits, Policy, PolicyError, Refusal, Rule, Usage, Window,
+};
 pub use farebox_protocol::{Currency, ErrorCode, Micros, Money, PaymentMethodId, TopUpId, usd};
 pub use guard::{Blocked, Guard};
+pub use preview::{Preview, PreviewError, Proposal};
 pub use receipt::{MaxPrice, PaymentKey, Receipt};
 pub use source::{PaymentSource, StoredMethods, TokenizedCard, TopUp, source_fn};
+pub use spending::{Spending, Spent};

@@ -32,6 +32,7 @@ use crate::origin::Origin;
 use crate::pay::Terms;
 use crate::redirect;
 use crate::source::DynPaymentSource;
+use crate::spending::Tally;
 use crate::visit::{Failure, Visit};
 
 /// After a top-up ahead of need came to nothing, credit is spent for this long (seconds) before
@@ -48,6 +49,7 @@ pub(crate) struct PaymentMiddleware {
     /// The longest streamed body, in bytes, that is kept in memory.
     pub(crate) body_limit: usize,
     pub(crate) events: Events,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) clock: Clock,
     /// Whether what a crash left of holds was looked for.
     pub(crate) recovered: AtomicBool,
@@ -97,6 +99,7 @@ impl Middleware for PaymentMiddleware {
             return redirect::scope(false, next.run(request, extensions)).await;
         };
         let mut visit = Visit::new(origin, &self.purse.state, request, extensions, next);
+        visit.may_pay = self.may_pay(&visit.origin);
         self.run(&mut visit).await.map_err(|failure| match failure {
             Failure::Http(error) => error,
             Failure::Payment(error) => {
@@ -111,13 +114,17 @@ impl Middleware for PaymentMiddleware {
 }
 
 impl PaymentMiddleware {
+    /// What most calls never come to is in boxes, so that their own future stays small.
     async fn run(&self, visit: &mut Visit<'_>) -> Result<Response, Failure> {
         if let Some(ended) = visit.call.ended() {
             return Err(PaymentError::from(ended).into());
         }
-        if self.may_pay(visit) {
-            visit.keep_body(self.body_limit).await?;
-            self.recover().await;
+        // Boxed, because a call that needs none of it should not carry its room.
+        if visit.may_pay && visit.is_streamed() {
+            Box::pin(visit.keep_body(self.body_limit)).await?;
+        }
+        if visit.may_pay && !self.recovered.swap(true, Ordering::AcqRel) {
+            Box::pin(self.purse.recover_all()).await;
         }
         let mut attempt = self.opening(visit)?;
         loop {
@@ -144,10 +151,10 @@ impl PaymentMiddleware {
                 return Ok(response);
             };
             visit.arrive(response.url())?;
-            let quote = self.choose(visit, required.accepts).await?;
+            let quote = Box::pin(self.choose(visit, required.accepts)).await?;
             attempt = match self.credit_again(visit, &attempt, quote.price, required.error) {
                 Some(credit) => credit,
-                None => match self.pay(visit, &quote).await? {
+                None => match Box::pin(self.pay(visit, &quote)).await? {
                     Paid::Served(response) => return Ok(response),
                     Paid::Elsewhere => Attempt::Credit(quote.price),
                 },
@@ -155,13 +162,18 @@ impl PaymentMiddleware {
         }
     }
 
-    fn may_pay(&self, visit: &Visit<'_>) -> bool {
-        visit.origin.secure() && self.policy.allows(visit.origin.host(), visit.origin.port())
+    fn may_pay(&self, origin: &Origin) -> bool {
+        origin.secure() && self.policy.allows(origin.host(), origin.port())
+    }
+
+    /// Whether the server's word that it took nothing is believed.
+    pub(crate) fn trusts(&self, visit: &Visit<'_>) -> bool {
+        self.policy.trusts(visit.origin.host(), visit.origin.port())
     }
 
     /// What is known already decides how the first send is paid.
     fn opening(&self, visit: &mut Visit<'_>) -> Result<Attempt, PaymentError> {
-        if !self.may_pay(visit) {
+        if !visit.may_pay {
             return Ok(Attempt::Unpaid);
         }
         if !visit.is_safe() {
@@ -175,8 +187,8 @@ impl PaymentMiddleware {
             return Ok(price.map_or(Attempt::Unpaid, Attempt::Resume));
         }
         // A v1 server ignores `maxAmount`: without a price it is asked first.
-        let cap = self.cap(visit).filter(|_| known.extended);
-        let credit = price.or(cap).filter(|_| known.credential.is_some());
+        let cap = || if known.extended { self.cap(visit) } else { None };
+        let credit = known.credential.as_ref().and_then(|_| price.or_else(cap));
         Ok(match (credit, price) {
             (None, _) => Attempt::Unpaid,
             (Some(max), None) => Attempt::Credit(max),
@@ -199,6 +211,9 @@ impl PaymentMiddleware {
         if after >= mark.micros() || soon || !known.extended || !visit.can_send() {
             return None;
         }
+        if self.was_paid(visit) {
+            return None; // one payment by card per call
+        }
         let bounds = known.bounds.as_ref().filter(|b| b.currency == price.currency())?;
         let publishable_key = known.publishable_key.clone()?;
         Some(Terms { publishable_key, min: bounds.min, max: bounds.max, min_credit: Some(mark) })
@@ -207,11 +222,13 @@ impl PaymentMiddleware {
     async fn attempt(&self, visit: &mut Visit<'_>, attempt: &Attempt) -> Result<Paid, Failure> {
         match attempt {
             Attempt::Unpaid => self.send_unpaid(visit).await.map(Paid::Served),
-            Attempt::Credit(max) => self.spend(visit, *max).await.map(Paid::Served),
-            Attempt::Resume(price) => self.pay(visit, &Quote { price: *price, terms: None }).await,
+            Attempt::Credit(max) => Box::pin(self.spend(visit, *max)).await.map(Paid::Served),
+            Attempt::Resume(price) => {
+                Box::pin(self.pay(visit, &Quote { price: *price, terms: None })).await
+            }
             Attempt::Ahead(price, terms) => {
                 let quote = Quote { price: *price, terms: Some(terms.clone()) };
-                let paid = self.pay(visit, &quote).await;
+                let paid = Box::pin(self.pay(visit, &quote)).await;
                 let Err(Failure::Payment(error)) = paid else { return paid };
                 // Nothing was taken, and there is credit.
                 visit.gate.set_unwanted((self.clock)());
@@ -219,15 +236,15 @@ impl PaymentMiddleware {
                     return Err(error.into());
                 }
                 debug!(origin = visit.origin.key(), %error, "not topped up ahead of need");
-                self.spend(visit, *price).await.map(Paid::Served)
+                Box::pin(self.spend(visit, *price)).await.map(Paid::Served)
             }
         }
     }
 
     /// Sends the request as its caller made it, unless its price must be asked without its body.
     async fn send_unpaid(&self, visit: &mut Visit<'_>) -> Result<Response, Failure> {
-        if self.may_pay(visit) && visit.asks_first() {
-            let answer = visit.ask().await?;
+        if visit.may_pay && visit.asks_first() {
+            let answer = Box::pin(visit.ask()).await?;
             if answer.status() == StatusCode::PAYMENT_REQUIRED {
                 return Ok(answer);
             }
@@ -243,8 +260,9 @@ impl PaymentMiddleware {
             currency: Some(max.currency()),
             ..Payment::default()
         };
+        let flight = visit.gate.depart();
         let mut response = visit.send(Some(&payment)).await?;
-        self.credited(visit, &mut response, max).await;
+        self.credited(visit, &mut response, max, &flight).await;
         Ok(response)
     }
 
@@ -258,22 +276,29 @@ impl PaymentMiddleware {
             && visit.detour()
     }
 
-    /// The first offer that the policy allows, or that the owner does, or why none is.
+    /// The cheapest offer that the policy allows, or the first one that its owner does, or why
+    /// there is none.
     async fn choose(&self, visit: &mut Visit<'_>, offers: Vec<Offer>) -> Result<Quote, Failure> {
-        let (mut first, mut asks) = (None, None);
+        let (mut best, mut refused, mut asks) = (None, None, None);
         for offer in offers {
             let price = Money::new(offer.amount.micros(), offer.currency);
             let min_top_up = Money::new(offer.min_top_up.micros(), offer.currency);
             debug!(origin = visit.origin.key(), %price, "offer seen");
             self.tell(visit, || Event::OfferSeen { price, min_top_up });
             match self.permit(visit, price) {
-                Permit::Allowed => return Ok(self.take(visit, &offer, price).await),
+                Permit::Allowed if best.as_ref().is_none_or(|(_, b)| cheaper(price, *b)) => {
+                    best = Some((offer, price));
+                }
+                Permit::Allowed => {}
                 Permit::Ask(escalation) => asks = asks.or(Some((offer, price, escalation))),
-                Permit::Refused(reason) => first = first.or(Some(reason)),
+                Permit::Refused(reason) => refused = refused.or(Some(reason)),
             }
         }
+        if let Some((offer, price)) = best {
+            return Ok(self.take(visit, &offer, price).await);
+        }
         let Some((offer, price, escalation)) = asks else {
-            return Err(first.unwrap_or(Reason::NoOffer).into());
+            return Err(refused.unwrap_or(Reason::NoOffer).into());
         };
         // Without credit the price is part of the question about the top-up.
         if self.glimpse(visit).credential.is_some() {
@@ -364,11 +389,9 @@ impl PaymentMiddleware {
             });
         }
     }
+}
 
-    /// Returns, once, what an earlier process left of holds.
-    pub(crate) async fn recover(&self) {
-        if !self.recovered.swap(true, Ordering::AcqRel) {
-            self.purse.recover_all().await;
-        }
-    }
+/// Prices in two currencies are not compared: the server's order decides.
+fn cheaper(price: Money, than: Money) -> bool {
+    price.currency() == than.currency() && price.micros() < than.micros()
 }

@@ -1,6 +1,8 @@
 //! Where a request goes: the key under which credentials, prices and payments are kept.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use reqwest::Url;
 
@@ -8,17 +10,23 @@ use reqwest::Url;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     key: String,
-    host: String,
+    /// Where the host stands in the key.
+    host: Range<usize>,
     port: u16,
     secure: bool,
 }
 
 impl Origin {
     pub(crate) fn of(url: &Url) -> Option<Origin> {
-        let host = url.host_str()?.to_owned();
+        let (scheme, host) = (url.scheme(), url.host_str()?);
         let port = url.port_or_known_default()?;
-        let secure = is_secure(url);
-        Some(Origin { key: url.origin().ascii_serialization(), host, port, secure })
+        let start = scheme.len() + "://".len();
+        let mut key = String::with_capacity(start + host.len() + ":65535".len());
+        key.extend([scheme, "://", host]);
+        if let Some(port) = url.port() {
+            let _ = write!(key, ":{port}");
+        }
+        Some(Origin { key, host: start..start + host.len(), port, secure: is_secure(url) })
     }
 
     /// Reads what [`Origin::key`] wrote.
@@ -31,7 +39,7 @@ impl Origin {
     }
 
     pub(crate) fn host(&self) -> &str {
-        &self.host
+        &self.key[self.host.clone()]
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -60,5 +68,28 @@ fn is_loopback(host: &str) -> bool {
 
 /// Method and path: what a price is remembered for.
 pub(crate) fn route(method: &http::Method, url: &Url) -> String {
-    format!("{method} {}", url.path())
+    [method.as_str(), " ", url.path()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Origin, Url};
+
+    #[test]
+    fn an_origin_is_what_the_url_standard_calls_one() {
+        for text in [
+            "https://api.example.com/joke?a=b#c",
+            "https://API.example.com:443/",
+            "http://127.0.0.1:4020/",
+            "http://me:secret@localhost:80",
+            "https://[::1]:8443/path",
+            "https://b\u{fc}cher.example:444",
+        ] {
+            let url = Url::parse(text).unwrap();
+            let origin = Origin::of(&url).unwrap();
+            assert_eq!(origin.key(), url.origin().ascii_serialization());
+            assert_eq!(Some(origin.host()), url.host_str());
+            assert_eq!(Origin::parse(origin.key()), Some(origin));
+        }
+    }
 }

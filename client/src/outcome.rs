@@ -12,7 +12,7 @@ use reqwest::Response;
 use tracing::{debug, info, warn};
 
 use crate::answer::{self, Verdict};
-use crate::books::{Books, Unresolved};
+use crate::books::Books;
 use crate::call::Ended;
 use crate::error::PaymentError;
 use crate::event::Event;
@@ -20,6 +20,8 @@ use crate::middleware::PaymentMiddleware;
 use crate::origin::Origin;
 use crate::pay::Opened;
 use crate::receipt::Receipt;
+use crate::spending::Cost;
+use crate::state::Flight;
 use crate::visit::Visit;
 
 impl PaymentMiddleware {
@@ -99,6 +101,9 @@ impl PaymentMiddleware {
             self.tell(visit, || Event::ToppedUp { amount, remaining });
         }
         self.spent(visit, &receipt, opened.price);
+        if let Err(error) = self.tally.flush().await {
+            warn!(origin = visit.origin.key(), %error, "what was spent was not written down yet");
+        }
         if topped_up && opened.first && opened.fresh {
             self.short_credited(visit, &receipt, opened.price, amount);
         }
@@ -189,7 +194,8 @@ impl PaymentMiddleware {
         opened.finish(count).await;
     }
 
-    /// Nothing was taken under this payment's hold.
+    /// The server says that nothing was taken under this payment's hold. It goes back if the
+    /// policy trusts the server's word, and otherwise stays counted until the owner takes it back.
     async fn return_hold(
         &self,
         visit: &Visit<'_>,
@@ -198,21 +204,38 @@ impl PaymentMiddleware {
     ) {
         let (at, told) = (visit.origin.clone(), told.cloned());
         let name = visit.call.name().cloned();
+        let (id, trusted) = (opened.unresolved.id, self.trusts(visit));
         let learn = move |books: &mut Books| {
             if let Some(told) = &told {
                 remember(books, &at, told);
             }
-            if let Some(name) = &name {
+            if let Some(name) = name.as_ref().filter(|_| trusted) {
                 books.unset_paid(name);
+            }
+            if let Some(known) = books.known(&at).filter(|_| !trusted) {
+                known.unresolved = None;
+                known.deny(id);
             }
         };
         let (purse, origin) = (self.purse.clone(), visit.origin.clone());
-        let id = opened.unresolved.id;
-        opened.finish(async move { purse.give_back(&origin, id, None, learn).await }).await;
+        let returned = async move {
+            if trusted {
+                purse.give_back(&origin, id, None, learn).await;
+            } else {
+                purse.state.keep(learn).await;
+            }
+        };
+        opened.finish(returned).await;
     }
 
     /// The answer to a payment from credit.
-    pub(crate) async fn credited(&self, visit: &Visit<'_>, response: &mut Response, max: Money) {
+    pub(crate) async fn credited(
+        &self,
+        visit: &Visit<'_>,
+        response: &mut Response,
+        max: Money,
+        flight: &Flight,
+    ) {
         if response.status() == StatusCode::PAYMENT_REQUIRED {
             return;
         }
@@ -224,7 +247,13 @@ impl PaymentMiddleware {
         }
         let receipt = receipt(&told, max, None);
         debug!(origin = visit.origin.key(), remaining = %receipt.remaining, "paid from credit");
+        let before = visit.gate.remaining().filter(|_| flight.was_alone());
+        let fell = before.and_then(|before| difference(before, receipt.remaining));
         self.spent(visit, &receipt, max);
+        // A server of version 1 does not say what it took, but what is left.
+        if let Some(fell) = fell.filter(|fell| receipt.charged.is_none() && exceeds(*fell, max)) {
+            self.overcharged(visit, fell, max);
+        }
         response.extensions_mut().insert(receipt);
     }
 
@@ -233,18 +262,19 @@ impl PaymentMiddleware {
         let (charged, remaining) = (receipt.charged, receipt.remaining);
         visit.gate.set_remaining(remaining);
         self.tell(visit, || Event::Spent { charged, remaining });
-        if let Some(charged) = charged
-            && (charged.currency() != max.currency() || charged.micros() > max.micros())
-        {
+        let (spent, assumed) = (charged.unwrap_or(max), charged.is_none());
+        let cost = Cost { spent, assumed, topped_up: receipt.top_up, remaining };
+        self.tally.count(visit.origin.key(), &cost, (self.clock)());
+        if let Some(charged) = charged.filter(|charged| exceeds(*charged, max)) {
             self.overcharged(visit, charged, max);
         }
     }
 
     /// A first top-up must leave what it was for, less the price.
     fn short_credited(&self, visit: &Visit<'_>, receipt: &Receipt, price: Money, amount: Money) {
-        let taken = amount.micros().checked_sub(receipt.remaining.micros()).unwrap_or_default();
-        if receipt.remaining.currency() == amount.currency() && taken > price.micros() {
-            self.overcharged(visit, Money::new(taken, amount.currency()), price);
+        let taken = difference(amount, receipt.remaining);
+        if let Some(taken) = taken.filter(|taken| exceeds(*taken, price)) {
+            self.overcharged(visit, taken, price);
         }
     }
 
@@ -263,6 +293,16 @@ impl PaymentMiddleware {
         };
         opened.finish(async move { state.keep(amend).await }).await;
     }
+}
+
+fn exceeds(taken: Money, allowed: Money) -> bool {
+    taken.currency() != allowed.currency() || taken.micros() > allowed.micros()
+}
+
+/// `before` less `after`, where they are of one currency.
+fn difference(before: Money, after: Money) -> Option<Money> {
+    let fell = before.micros().checked_sub(after.micros())?;
+    (before.currency() == after.currency()).then(|| Money::new(fell, before.currency()))
 }
 
 /// Whether an accepted payment says something new of its server.

@@ -18,7 +18,7 @@ use crate::answer;
 use crate::books::{Books, Glimpse, Unresolved};
 use crate::budget::Asked;
 use crate::call::Ended;
-use crate::error::{PaymentError, Reason, StateError};
+use crate::error::{PaymentError, Reason};
 use crate::event::Event;
 use crate::hold::{Answer, Held};
 use crate::middleware::{Paid, PaymentMiddleware, Quote};
@@ -70,7 +70,7 @@ impl Terms {
 
     /// The smallest top-up that the server takes and that pays for this request, in what a card
     /// can be charged.
-    fn amount(&self, price: Money) -> Result<Money, Reason> {
+    pub(crate) fn amount(&self, price: Money) -> Result<Money, Reason> {
         let currency = price.currency();
         let least = self.min.micros().max(price.micros());
         let needed = currency.chargeable(least).unwrap_or(least);
@@ -203,11 +203,17 @@ impl PaymentMiddleware {
             return Err(visit.call.end(Ended::PaidButRefused).into());
         }
         same_key(known, &terms.publishable_key)?;
+        let source = self.source.as_deref().ok_or(PaymentError::NoCard)?;
         let amount = terms.amount(price)?;
         let held = self.hold(visit, price, amount, turn).await?;
-        let source = self.source.as_deref().ok_or(PaymentError::NoCard)?;
         let top_up = TopUp::new(visit.origin.key(), &terms.publishable_key, amount);
-        let payment_method = source.payment_method_boxed(&top_up).await?;
+        let payment_method = match source.payment_method_boxed(&top_up).await {
+            Ok(payment_method) => payment_method,
+            Err(error) => {
+                held.give_back().await;
+                return Err(error.into());
+            }
+        };
         self.purse.steps.at("payment method");
         let unresolved = Unresolved {
             id: held.id(),
@@ -256,12 +262,9 @@ impl PaymentMiddleware {
             first: false,
             turn: Arc::new(turn),
         };
-        let covers = match unresolved.top_up_id {
-            Some(_) => Some(unresolved.covers),
-            None => unresolved.covers_after(price).filter(|_| known.extended),
-        };
-        if let Some(covers) = covers {
-            self.journal_repeat(visit, covers).await.map_err(PaymentError::State)?;
+        let covers = unresolved.covers_after(price).filter(|_| known.extended);
+        if unresolved.top_up_id.is_some() || covers.is_some() {
+            self.take_on(visit, covers.filter(|_| unresolved.top_up_id.is_none())).await?;
             return Ok(repeat(unresolved, false, turn));
         }
         if unresolved.asked_again && !known.extended {
@@ -280,6 +283,22 @@ impl PaymentMiddleware {
             warn!(%error, "a hold that counts as spent is still open");
         }
         Ok(repeat(unresolved, true, turn))
+    }
+
+    /// Writes down that this call goes on with the unresolved payment: the card may be charged in
+    /// its name.
+    async fn take_on(&self, visit: &Visit<'_>, covers: Option<Micros>) -> Result<(), PaymentError> {
+        let (at, name) = (visit.origin.clone(), visit.call.name().cloned());
+        let take_on = move |books: &mut Books| {
+            if let Some(name) = name {
+                books.set_paid(name);
+            }
+            let unresolved = books.known(&at).and_then(|known| known.unresolved.as_mut());
+            if let (Some(unresolved), Some(covers)) = (unresolved, covers) {
+                unresolved.covers = covers;
+            }
+        };
+        self.purse.state.update(take_on).await.map_err(PaymentError::State)
     }
 
     /// Sets `amount` aside in one step with the decision about it.
@@ -334,21 +353,6 @@ impl PaymentMiddleware {
         Ok(turn)
     }
 
-    /// Writes down what the unresolved payment covers after a repeat, and that its card is offered
-    /// for this call.
-    async fn journal_repeat(&self, visit: &Visit<'_>, covers: Micros) -> Result<(), StateError> {
-        let (at, name) = (visit.origin.clone(), visit.call.name().cloned());
-        let repeat = move |books: &mut Books| {
-            if let Some(unresolved) = books.known(&at).and_then(|known| known.unresolved.as_mut()) {
-                unresolved.covers = covers;
-            }
-            if let Some(name) = name.filter(|name| !books.was_paid(name)) {
-                books.set_paid(name);
-            }
-        };
-        self.purse.state.update(repeat).await
-    }
-
     /// What is about to be paid by card, with the owner's yes if there is one.
     fn asked(&self, visit: &Visit<'_>, price: Money, top_up: Option<Money>) -> Asked {
         Asked {
@@ -361,7 +365,7 @@ impl PaymentMiddleware {
     }
 
     /// Whether a card was offered for this call before, also by another process.
-    fn was_paid(&self, visit: &Visit<'_>) -> bool {
+    pub(crate) fn was_paid(&self, visit: &Visit<'_>) -> bool {
         let before = visit.call.name().filter(|name| self.purse.state.with(|b| b.was_paid(name)));
         visit.call.paid() || before.is_some()
     }
@@ -393,7 +397,7 @@ fn rest(hold: &Hold, price: Money) -> Micros {
     hold.amount().micros().checked_sub(price.micros()).unwrap_or_default()
 }
 
-fn same_key(known: &Glimpse, publishable_key: &str) -> Result<(), Reason> {
+pub(crate) fn same_key(known: &Glimpse, publishable_key: &str) -> Result<(), Reason> {
     if !is_publishable_key(publishable_key) {
         return Err(Reason::PublishableKey);
     }

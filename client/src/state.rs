@@ -47,6 +47,16 @@ struct Last {
     remaining: Option<Money>,
     /// A top-up ahead of need did not come about at this time.
     unwanted_at: Option<i64>,
+    /// Paid requests that were sent, and those of them that are not answered.
+    started: u64,
+    open: u64,
+}
+
+/// A paid request that is under way.
+pub(crate) struct Flight {
+    gate: Arc<Gate>,
+    /// Its number, if no other one was under way when it began.
+    alone: Option<u64>,
 }
 
 /// The right to pay an origin: of this task in its process, and of its process among others that
@@ -94,6 +104,15 @@ impl Gate {
         self.last().unwanted_at = Some(now);
     }
 
+    /// A paid request is sent.
+    pub(crate) fn depart(self: &Arc<Self>) -> Flight {
+        let mut last = self.last();
+        last.started += 1;
+        last.open += 1;
+        let alone = (last.open == 1).then_some(last.started);
+        Flight { gate: Arc::clone(self), alone }
+    }
+
     /// Whether somebody of this process is paying.
     pub(crate) fn is_busy(&self) -> bool {
         self.turn.try_lock().is_err()
@@ -101,6 +120,20 @@ impl Gate {
 
     fn last(&self) -> MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    /// Whether no other paid request of this process was under way beside it so far. Then what
+    /// the credit fell by is what it cost.
+    pub(crate) fn was_alone(&self) -> bool {
+        self.alone == Some(self.gate.last().started)
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.gate.last().open -= 1;
     }
 }
 
@@ -118,6 +151,9 @@ impl State {
 
     pub(crate) fn gate(&self, origin: &Origin) -> Arc<Gate> {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gate) = gates.get(origin.key()) {
+            return Arc::clone(gate);
+        }
         if gates.len() >= GATES_MAX {
             gates.retain(|_, gate| Arc::strong_count(gate) > 1);
         }

@@ -1,5 +1,6 @@
 //! One pass of a request through the middleware: what is sent, and with what.
 
+use std::mem;
 use std::sync::Arc;
 
 use farebox_protocol::header::PAYMENT;
@@ -27,14 +28,15 @@ pub(crate) struct Visit<'a> {
     pub(crate) route: String,
     pub(crate) call: Call,
     pub(crate) max_price: Option<Money>,
+    /// Whether the policy lets payments go to this origin.
+    pub(crate) may_pay: bool,
     pub(crate) gate: Arc<Gate>,
     /// How many payments the gate had seen before the last send.
     pub(crate) seen: u64,
     pub(crate) detours: u8,
-    method: Method,
-    url: Url,
-    /// `None` once a body that cannot be sent again was sent.
-    request: Option<Request>,
+    /// Without its body once one that cannot be sent again was sent.
+    request: Request,
+    can_send: bool,
     extensions: &'a mut Extensions,
     next: Next<'a>,
 }
@@ -73,9 +75,9 @@ impl<'a> Visit<'a> {
             seen: gate.sent(),
             gate,
             detours: DETOURS_MAX,
-            method: request.method().clone(),
-            url: request.url().clone(),
-            request: Some(request),
+            may_pay: false,
+            request,
+            can_send: true,
             origin,
             extensions,
             next,
@@ -85,37 +87,36 @@ impl<'a> Visit<'a> {
     /// Gives the request its call's `Idempotency-Key`, unless its caller gave it one.
     pub(crate) fn key(&mut self) -> Result<(), PaymentError> {
         let key = self.call.key()?;
-        if let Some(request) = &mut self.request {
-            request.headers_mut().entry(IDEMPOTENCY_KEY).or_insert(key);
-        }
+        self.request.headers_mut().entry(IDEMPOTENCY_KEY).or_insert(key);
         Ok(())
     }
 
     /// Whether repeating the request by itself changes nothing at the server.
     pub(crate) fn is_safe(&self) -> bool {
-        self.method.is_safe()
+        self.request.method().is_safe()
     }
 
     /// Keeps a streamed body of at most `limit` bytes in memory, so that it can be sent again.
     pub(crate) async fn keep_body(&mut self, limit: usize) -> Result<(), Failure> {
-        if let Some(request) = self.request.take() {
-            let kept = body::replayable(request, limit).await;
-            self.request = Some(kept.map_err(|error| Failure::Http(error.into()))?);
-        }
+        let empty = body::without_body(&self.request);
+        let request = mem::replace(&mut self.request, empty);
+        let kept = body::replayable(request, limit).await;
+        self.request = kept.map_err(|error| Failure::Http(error.into()))?;
         Ok(())
     }
 
     /// Whether the price is to be asked with an empty body: the real one can be sent only once.
     pub(crate) fn asks_first(&self) -> bool {
-        let once = |body: &reqwest::Body| body.as_bytes().is_none();
-        let body = self.request.as_ref().and_then(Request::body);
-        body.is_some_and(once) && self.extensions.get::<AskFirst>().is_some()
+        self.is_streamed() && self.extensions.get::<AskFirst>().is_some()
+    }
+
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.request.body().is_some_and(|body| body.as_bytes().is_none())
     }
 
     /// Sends the request without its body, which stays.
     pub(crate) async fn ask(&mut self) -> Result<Response, Failure> {
-        let request = self.request.as_ref().ok_or(PaymentError::BodyNotReplayable)?;
-        let mut empty = body::without_body(request);
+        let mut empty = body::without_body(&self.request);
         empty.headers_mut().remove(IDEMPOTENCY_KEY);
         let sent = self.next.clone().run(empty, self.extensions);
         redirect::scope(true, sent).await.map_err(Failure::Http)
@@ -123,7 +124,7 @@ impl<'a> Visit<'a> {
 
     /// Whether it can be sent (again).
     pub(crate) fn can_send(&self) -> bool {
-        self.request.is_some()
+        self.can_send
     }
 
     /// What the owner would be asked about this request.
@@ -134,7 +135,8 @@ impl<'a> Visit<'a> {
         price: Money,
         top_up: Option<Money>,
     ) -> Question {
-        let question = Question::new(id, asked_at, &self.method, &self.url, price);
+        let question =
+            Question::new(id, asked_at, self.request.method(), self.request.url(), price);
         match top_up {
             Some(amount) => question.top_up(amount),
             None => question,
@@ -149,8 +151,13 @@ impl<'a> Visit<'a> {
     }
 
     pub(crate) async fn send(&mut self, payment: Option<&Payment>) -> Result<Response, Failure> {
-        let mut request = self.request.take().ok_or(PaymentError::BodyNotReplayable)?;
-        self.request = request.try_clone();
+        if !self.can_send {
+            return Err(PaymentError::BodyNotReplayable.into());
+        }
+        let copy = self.request.try_clone();
+        self.can_send = copy.is_some();
+        let copy = copy.unwrap_or_else(|| body::without_body(&self.request));
+        let mut request = mem::replace(&mut self.request, copy);
         if let Some(payment) = payment {
             request.headers_mut().insert(PAYMENT, header(payment));
         }
@@ -164,16 +171,18 @@ impl<'a> Visit<'a> {
         if Origin::of(url).as_ref() != Some(&self.origin) {
             return Err(Reason::Redirected);
         }
-        let Some(request) = &mut self.request else { return Ok(()) };
+        let request = &mut self.request;
+        if !self.can_send {
+            return Ok(());
+        }
         if request.url().path() == url.path() && request.url().query() == url.query() {
             return Ok(());
         }
-        if !matches!(self.method, Method::GET | Method::HEAD) {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Reason::Redirected);
         }
         *request.url_mut() = url.clone();
-        self.url = url.clone();
-        self.route = route(&self.method, url);
+        self.route = route(request.method(), url);
         Ok(())
     }
 }

@@ -31,6 +31,7 @@ fn wanted(cents: &str, proof: Proof) -> Wanted {
 }
 
 fn payer(shared: &Shared) -> PayerId {
+    farebox_canary::watch();
     shared.identity.payer("test card")
 }
 

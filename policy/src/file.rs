@@ -180,6 +180,8 @@ stored!(StoredPolicy {
     allow: Hosts,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     block: Vec<HostPattern>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    trust: Vec<HostPattern>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ask_above: Option<Money>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -192,8 +194,9 @@ stored!(StoredOrigin { host: HostPattern });
 
 impl Serialize for Policy {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Policy { hosts, blocked, limits, ask_above, ask_above_total, origins } = self.clone();
-        StoredPolicy::new(&limits, hosts, blocked, ask_above, ask_above_total, origins)
+        let Policy { hosts, blocked, trusted, limits, origins, .. } = self.clone();
+        let Policy { ask_above, ask_above_total, .. } = *self;
+        StoredPolicy::new(&limits, hosts, blocked, trusted, ask_above, ask_above_total, origins)
             .serialize(serializer)
     }
 }
@@ -202,10 +205,11 @@ impl<'de> Deserialize<'de> for Policy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = StoredPolicy::deserialize(deserializer)?;
         let limits = stored.limits();
-        let StoredPolicy { allow, block, ask_above, ask_above_total, origin, .. } = stored;
+        let StoredPolicy { allow, block, trust, ask_above, ask_above_total, origin, .. } = stored;
         Ok(Policy {
             hosts: allow,
             blocked: block,
+            trusted: trust,
             limits,
             ask_above,
             ask_above_total,

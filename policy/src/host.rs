@@ -41,10 +41,8 @@ impl HostPattern {
         let entry = entry.unwrap_or(written);
         let (host, port) = split_port(entry.strip_suffix('/').unwrap_or(entry));
         // A port that cannot be read must not become "every port".
-        let (host, port) = match port.map(str::parse).transpose() {
-            Ok(port) => (Host::parse(host).map(Host::into_owned), port),
-            Err(_) => (None, None),
-        };
+        let host = Host::parse(host).filter(|_| port.is_none_or(is_port)).map(Host::into_owned);
+        let port = port.and_then(|port| port.parse().ok());
         HostPattern { host, port, written: written.to_owned() }
     }
 
@@ -167,6 +165,11 @@ fn split_port(entry: &str) -> (&str, Option<&str>) {
         Some((rest, port)) => (&entry[..after + rest.len()], Some(port)),
         None => (entry, None),
     }
+}
+
+/// A number without a sign, which is what `u16` alone would read.
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
 fn is_label(label: &str) -> bool {

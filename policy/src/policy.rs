@@ -33,6 +33,7 @@ use crate::window::Span;
 pub struct Policy {
     pub(crate) hosts: Hosts,
     pub(crate) blocked: Vec<HostPattern>,
+    pub(crate) trusted: Vec<HostPattern>,
     pub(crate) limits: Limits,
     pub(crate) ask_above: Option<Money>,
     pub(crate) ask_above_total: Option<Money>,
@@ -92,6 +93,16 @@ impl Policy {
         self
     }
 
+    /// Believes `host` and its subdomains when they say that they did not charge the card: what was
+    /// set aside for a refused payment goes back. From any other host that is only a word, which
+    /// a dishonest one could give after each charge, so the money stays counted. It does not allow
+    /// the host. An entry that is not a host trusts nobody.
+    #[must_use]
+    pub fn trust(mut self, host: &str) -> Policy {
+        self.trusted.push(HostPattern::new(host));
+        self
+    }
+
     /// A human decides about a single payment above `threshold`: a top-up, or the price of a
     /// request, whether it is paid from credit or by card.
     #[must_use]
@@ -120,6 +131,11 @@ impl Policy {
     /// Whether anything may be paid to `host` on `port`.
     pub fn allows(&self, host: &str, port: u16) -> bool {
         matches!(self.standing(host, port), Standing::Allowed(_))
+    }
+
+    /// Whether `host` on `port` is believed when it says that it took nothing.
+    pub fn trusts(&self, host: &str, port: u16) -> bool {
+        self.trusted.iter().any(|entry| entry.matches(host, port))
     }
 
     /// The amounts for all hosts together.
@@ -151,6 +167,11 @@ impl Policy {
             Hosts::Listed(entries) => entries,
             Hosts::Any => &[],
         }
+    }
+
+    /// The hosts that are believed when they say that they took nothing.
+    pub fn trusted(&self) -> &[HostPattern] {
+        &self.trusted
     }
 
     /// The entries of the block-list.

@@ -197,7 +197,8 @@ impl Refusal {
 
     /// When more is left (Unix seconds): the end of a window of the calendar, or the time from
     /// which the amount fits into a rolling window if nothing else is paid before. `None` when
-    /// waiting does not help.
+    /// waiting does not help. A window of the calendar ends even for an amount above its whole
+    /// limit, which fits at no time.
     pub fn resets_at(&self) -> Option<i64> {
         match self {
             Refusal::Above { resets_at, .. } | Refusal::TooMany { resets_at, .. } => *resets_at,

@@ -116,21 +116,8 @@ impl Usage {
     pub fn release(&self, hold: &Hold) -> Usage {
         let mut usage = self.clone();
         let (Some(latest), amount) = (self.latest, hold.amount.micros()) else { return usage };
-        let at = time::clamp(hold.at);
-        let Some(row) = usage.row_of(hold) else { return usage };
-        // The clock may have been behind, and the hold counted later than it says. The first sum
-        // that can contain it is never later than the one that does, so what stays is counted
-        // for at least as long as it must be.
-        let holds = |sum: &&mut Sum| {
-            Grain::of(sum.0, latest).is_some_and(|grain| grain.last >= at) && sum.1 >= amount
-        };
-        let within = if Grain::of(at, latest).is_some() || row.older < amount {
-            row.sums.iter_mut().find(holds).map(|sum| &mut sum.1)
-        } else {
-            Some(&mut row.older)
-        };
-        if let Some(held) = within {
-            *held = held.checked_sub(amount).unwrap_or(*held);
+        if let Some(row) = usage.row_of(hold) {
+            row.release(time::clamp(hold.at), amount, latest);
         }
         usage
     }
@@ -277,6 +264,29 @@ impl Row {
         self.sums = merged;
     }
 
+    /// Takes `amount` back, from the earliest sums that can contain what was set aside at `at`.
+    ///
+    /// The clock may have been behind, and the hold counted later than it says. Then earlier money
+    /// may be taken in its place, and what stays is counted later than it was paid: for longer than
+    /// it must be, never for less.
+    fn release(&mut self, at: i64, amount: Micros, latest: i64) {
+        let can_be_older = Grain::of(at, latest).is_none();
+        let older = can_be_older.then_some(&mut self.older);
+        let contains = |sum: &&mut Sum| Grain::of(sum.0, latest).is_some_and(|it| it.last >= at);
+        let sums = self.sums.iter_mut().filter(contains).map(|sum| &mut sum.1);
+        let mut from: Vec<&mut Micros> = older.into_iter().chain(sums).collect();
+        let there = from.iter().try_fold(Micros::ZERO, |all, held| all.checked_add(**held));
+        if there.is_none_or(|there| there < amount) {
+            return; // it was never counted here
+        }
+        let mut left = amount;
+        for held in &mut from {
+            let taken = left.min(**held);
+            **held = minus(**held, taken);
+            left = minus(left, taken);
+        }
+    }
+
     fn is_valid(&self, latest: i64) -> bool {
         let host = self.host.as_deref().map(Host::parse);
         let host = match host {
@@ -301,6 +311,11 @@ impl Row {
 /// All that was ever held of one currency is an amount of money, so no part of it overflows.
 fn plus(a: Micros, b: Micros) -> Micros {
     a.checked_add(b).unwrap_or(Micros::MAX)
+}
+
+/// Nothing is taken from an amount but a part of it.
+fn minus(a: Micros, b: Micros) -> Micros {
+    a.checked_sub(b).unwrap_or(Micros::ZERO)
 }
 
 pub(crate) fn money(micros: i64, currency: Currency) -> Money {

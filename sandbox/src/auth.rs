@@ -23,6 +23,8 @@ pub(crate) enum KeyKind {
 pub(crate) struct Keys {
     pub(crate) secret: String,
     pub(crate) publishable: String,
+    /// Those of other accounts: they make PaymentMethods too.
+    pub(crate) foreign: Vec<String>,
 }
 
 pub(crate) const SECRET_PREFIX: &str = "sk_test_";
@@ -50,7 +52,7 @@ impl Keys {
         }
         if key == self.secret || self.is_restricted(&key) {
             Ok(KeyKind::Secret)
-        } else if key == self.publishable {
+        } else if key == self.publishable || self.foreign.contains(&key) {
             Ok(KeyKind::Publishable)
         } else {
             Err(unauthorized(format!("Invalid API Key provided: {}", masked(&key))))

@@ -33,6 +33,7 @@ impl Builder {
                 keys: Keys {
                     secret: "sk_test_farebox_sandbox".to_owned(),
                     publishable: "pk_test_farebox_sandbox".to_owned(),
+                    foreign: Vec::new(),
                 },
                 clock: Clock::System(ManualClock::at(0)),
                 latency: Duration::ZERO,
@@ -74,6 +75,12 @@ impl Builder {
     /// The publishable key, beginning `pk_test_`. By default `pk_test_farebox_sandbox`.
     pub fn publishable_key(mut self, key: impl Into<String>) -> Self {
         self.config.keys.publishable = key.into();
+        self
+    }
+
+    /// The publishable key of another account: it makes PaymentMethods too.
+    pub(crate) fn foreign_key(mut self, key: &str) -> Self {
+        self.config.keys.foreign.push(key.to_owned());
         self
     }
 
@@ -197,7 +204,7 @@ pub enum StartErrorKind {
 }
 
 impl StartError {
-    fn new(kind: StartErrorKind, source: Option<Source>) -> Self {
+    pub(crate) fn new(kind: StartErrorKind, source: Option<Source>) -> Self {
         Self { kind, source }
     }
 

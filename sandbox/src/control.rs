@@ -98,7 +98,8 @@ pub(crate) fn guarded(routes: Routes) -> Routes {
     routes.layer(middleware::from_fn(only_local_programs))
 }
 
-async fn only_local_programs(request: Request, next: Next) -> Response {
+/// Keeps out web pages.
+pub(crate) async fn only_local_programs(request: Request, next: Next) -> Response {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let host = host.and_then(|host| host.parse::<Authority>().ok());
     if host.is_none_or(|host| loopback(host.host()).is_none()) {

@@ -86,6 +86,7 @@ mod expand;
 mod faults;
 mod form;
 mod fraud_warnings;
+pub mod hostile;
 mod idempotency;
 mod ids;
 mod intents;

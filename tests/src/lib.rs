@@ -9,5 +9,9 @@ struct Readme;
 struct MoneyIn;
 
 #[cfg(doctest)]
+#[doc = include_str!("../../docs/agent.md")]
+struct RunningAgents;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../docs/abuse.md")]
 struct Abuse;

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod agent;
 mod backup;
+mod hostile;
 mod ledger;
 mod money;
 mod sandbox;
@@ -26,6 +28,7 @@ const FILE: &str = "farebox.redb";
 
 impl Place {
     fn new() -> Place {
+        farebox_canary::watch();
         Place { folder: tempfile::tempdir().unwrap() }
     }
 
@@ -92,6 +95,7 @@ struct Ended {
 
 impl From<Output> for Ended {
     fn from(ended: Output) -> Ended {
+        farebox_canary::keep(&ended);
         Ended {
             status: ended.status.code().unwrap(),
             output: String::from_utf8(ended.stdout).unwrap(),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use farebox_client::{Receipt, usd};
+use farebox_client::{PaymentKey, Receipt, usd};
 use farebox_protocol::{ErrorCode, Units};
 use http::StatusCode;
 
@@ -69,6 +69,19 @@ async fn what_is_taken_ahead_of_need_is_held_like_any_other_top_up() {
         http.get(server.url("/joke")).send().await.unwrap();
     }
     assert_eq!((held(&agent).await, stripe.seen().len()), (usd!("10"), 2));
+}
+
+#[tokio::test]
+async fn a_named_call_that_was_paid_is_served_from_credit_however_low_it_is() {
+    let (provider, server) = honest(100).await;
+    let stripe = tokenizer().await;
+    let agent = agent(policy(), &stripe).keep_credit(usd!("4.999"));
+    let http = client(&agent);
+    for _ in 0..3 {
+        let named = PaymentKey::new("task-17").unwrap();
+        http.get(server.url("/joke")).with_extension(named).send().await.unwrap();
+    }
+    assert_eq!((provider.charges(), server.cards().len()), (1, 1));
 }
 
 #[tokio::test]

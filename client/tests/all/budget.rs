@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use farebox_client::{Actor, Agent, MaxPrice, PaymentError, Policy, Reason, Rule, usd};
 use farebox_protocol::ErrorCode;
 
+use http::StatusCode;
+
 use crate::support::{
-    CARD, NOW, agent, answering, client, failure, held, honest, policy, refused, tokenizer,
+    CARD, NOW, agent, answering, client, failure, held, honest, policy, refused, served, tokenizer,
+    told,
 };
 
 #[tokio::test]
@@ -50,6 +53,7 @@ async fn a_day_ends_at_its_cap_and_the_next_begins_anew() {
     let result = http.get(server.url("/joke")).send().await;
     let PaymentError::Refused(Reason::Policy(refusal)) = failure(&result) else { panic!() };
     assert_eq!((refusal.rule(), refusal.left()), (Rule::PerDay, Some(usd!("0"))));
+    assert_eq!(failure(&result).retry_at(), Some(NOW - NOW % 86_400 + 86_400));
     assert_eq!((provider.charges(), stripe.seen().len()), (2, 2));
 
     now.store(NOW + 86_400, Ordering::SeqCst);
@@ -141,4 +145,47 @@ async fn a_tokenizer_that_fails_returns_the_hold() {
     assert!(failures[2].contains("publishable key"));
     assert!(failures[3].contains("did not answer"));
     assert_eq!(failures[3], failures[4]);
+}
+
+/// The same policy, with an origin whose word is not believed.
+fn wary() -> Policy {
+    let policy = Policy::new().allow("127.0.0.1").per_request(usd!("0.05"));
+    policy.per_top_up(usd!("5")).per_day(usd!("10"))
+}
+
+#[tokio::test]
+async fn a_denial_of_a_server_that_is_not_trusted_stays_counted_until_its_owner_takes_it_back() {
+    let denials: [fn() -> axum::response::Response; 3] = [
+        || refused(ErrorCode::CardDeclined),
+        || refused(ErrorCode::RateLimited),
+        // Served, allegedly without a charge.
+        || served(StatusCode::OK, &told(None, Some(100), 49_900)),
+    ];
+    for denial in denials {
+        let server = answering(move |_| denial()).await;
+        let stripe = tokenizer().await;
+        let agent = agent(wary(), &stripe);
+        // As the card would be charged each time: a call of its own, and no credential.
+        for _ in 0..4 {
+            let http = client(&agent);
+            let _ = http.get(server.url("/joke")).send().await;
+            agent.forget(&server.url("")).await.unwrap();
+        }
+        assert_eq!((server.cards().len(), held(&agent).await), (2, usd!("10")));
+    }
+    let server = answering(|_| refused(ErrorCode::CardDeclined)).await;
+    let stripe = tokenizer().await;
+    let agent = agent(wary(), &stripe);
+    let http = client(&agent);
+    for _ in 0..4 {
+        assert!(http.get(server.url("/joke")).send().await.is_err());
+    }
+    assert_eq!(agent.known().await.unwrap()[0].denied, 2);
+    assert_eq!(agent.take_back(&server.url("")).await.unwrap(), 2);
+    assert_eq!(
+        (agent.take_back(&server.url("")).await.unwrap(), held(&agent).await),
+        (0, usd!("0"))
+    );
+    assert!(http.get(server.url("/joke")).send().await.is_err());
+    assert_eq!((server.cards().len(), held(&agent).await), (3, usd!("5")));
 }

@@ -12,6 +12,7 @@ mod crowd;
 #[cfg(feature = "test-util")]
 mod deaths;
 mod drops;
+mod events;
 mod guard;
 mod hostile;
 mod named;
@@ -24,6 +25,7 @@ mod redis_server;
 mod sandbox;
 mod secrets;
 mod sources;
+mod spending;
 mod state;
 mod support;
 mod till;

@@ -1,7 +1,10 @@
 use farebox_client::{MaxPrice, Receipt, usd};
 use http::StatusCode;
 
-use crate::support::{agent, answer, client, held, honest, policy, tokenizer};
+use crate::support::{
+    Seen, Server, agent, answer, asking, client, held, honest, policy, required, served, tokenizer,
+    told,
+};
 
 #[tokio::test]
 async fn the_first_call_costs_one_more_round_trip_and_later_ones_none() {
@@ -161,17 +164,22 @@ async fn an_offer_in_the_body_alone_is_paid() {
 }
 
 #[tokio::test]
-async fn a_body_that_can_be_sent_once_is_paid_from_credit_and_refused_otherwise() {
-    let (provider, server) = honest(100).await;
+async fn the_cheapest_offer_that_is_allowed_is_taken() {
+    let server = Server::start(|seen: &Seen| {
+        if seen.card().is_some() {
+            return served(StatusCode::OK, &told(Some("ch_1"), Some(100), 49_900));
+        }
+        let mut required = required(300);
+        for price in [100, 200] {
+            let mut offer = required.accepts[0].clone();
+            offer.amount = farebox_protocol::Units::new(price).unwrap();
+            required.accepts.push(offer);
+        }
+        asking(&required)
+    })
+    .await;
     let stripe = tokenizer().await;
-    let http = client(&agent(policy(), &stripe));
-    let once = || reqwest::Body::wrap(reqwest::Body::from("text"));
-    let refused = http.post(server.url("/write")).body(once()).send().await;
-    let failure = crate::support::failure(&refused);
-    assert!(matches!(failure, farebox_client::PaymentError::BodyNotReplayable), "{failure}");
-    assert_eq!((provider.charges(), stripe.seen().len()), (0, 0));
-
-    http.post(server.url("/write")).body("text").send().await.unwrap();
-    let response = http.post(server.url("/write")).body(once()).send().await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
+    client(&agent(policy(), &stripe)).get(server.url("/joke")).send().await.unwrap();
+    let paid = server.seen()[1].payment.clone().unwrap();
+    assert_eq!(paid.max_amount, farebox_protocol::Units::new(100));
 }

@@ -25,6 +25,7 @@ fn an_entry_matches_its_host_and_its_subdomains() {
         ("amazon.com:8443", "amazon.com", 443, false),
         ("amazon.com:port", "amazon.com", 443, false),
         ("amazon.com:", "amazon.com", 443, false),
+        ("amazon.com:+443", "amazon.com", 443, false),
         ("amazon.com:99999", "amazon.com", 443, false),
         ("https://amazon.com/", "amazon.com", 443, true),
         ("https://amazon.com/path", "amazon.com", 443, false),

@@ -92,7 +92,7 @@ fn a_clock_that_goes_back_frees_nothing() {
     let usage = pay(&policy, &Usage::new(), &five, midnight);
     // Yesterday's budget is gone: what is paid a second earlier is counted at midnight.
     assert_eq!(refusal(&policy, &usage, &five, midnight - 1).rule(), Rule::PerDay);
-    let roomy = policy.clone().per_day(usd!("10"));
+    let roomy = policy.per_day(usd!("10"));
     let usage = pay(&roomy, &usage, &five, midnight - 1);
     assert_eq!(usage.held(Currency::USD, midnight), usd!("10"));
     assert_eq!(usage.held(Currency::USD, midnight - 1), usd!("10"));

@@ -24,6 +24,7 @@ struct World {
 
 impl World {
     async fn start() -> World {
+        farebox_canary::watch();
         let sandbox = Sandbox::builder().seed(7).start("127.0.0.1:0".parse().unwrap()).await;
         let sandbox = sandbox.unwrap();
         let stripe = Stripe::new(sandbox.secret_key(), sandbox.publishable_key()).unwrap();

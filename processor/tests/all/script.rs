@@ -88,6 +88,7 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) async fn play(replies: impl IntoIterator<Item = Reply>) -> Script {
+        farebox_canary::watch();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));

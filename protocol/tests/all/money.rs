@@ -139,3 +139,37 @@ fn money_shows_the_decimals_of_its_currency() {
     assert_eq!(show(1_235_000, "kwd"), "1.235 kwd");
     assert_eq!(show(-500_000, "usd"), "-0.50 usd");
 }
+
+#[test]
+fn money_is_read_as_it_is_shown() {
+    for text in ["5.00 usd", "0.000001 usd", "500 jpy", "9007199254.740991 kwd"] {
+        let money: Money = text.parse().unwrap();
+        assert_eq!(money.to_string(), text);
+        let json = serde_json::to_string(&money).unwrap();
+        assert_eq!(json, format!("\"{text}\""));
+        assert_eq!(serde_json::from_str::<Money>(&json).unwrap(), money);
+    }
+    assert_eq!("5 usd".parse(), Ok(farebox_protocol::usd!("5")));
+    let wrong = [
+        ("", AmountError::NoCurrency),
+        ("5.00", AmountError::NoCurrency),
+        ("5.00usd", AmountError::NoCurrency),
+        ("5.00 ", AmountError::UnknownCurrency),
+        ("5.00  usd", AmountError::UnknownCurrency),
+        ("5.00 USD", AmountError::UnknownCurrency),
+        ("5.00 usd ", AmountError::UnknownCurrency),
+        (" usd", AmountError::Malformed),
+        ("-5.00 usd", AmountError::Malformed),
+        ("1e3 usd", AmountError::Malformed),
+        ("5. usd", AmountError::Malformed),
+        ("0.0000001 usd", AmountError::TooPrecise),
+        ("9007199254.740992 usd", AmountError::OutOfRange),
+    ];
+    for (text, error) in wrong {
+        assert_eq!(text.parse::<Money>(), Err(error), "{text:?}");
+    }
+    for json in ["5", "5.0", "{}", "null", "[5, \"usd\"]"] {
+        let error = serde_json::from_str::<Money>(json).unwrap_err().to_string();
+        assert!(error.contains("an amount such as \"5.00 usd\""), "{error}");
+    }
+}

@@ -32,6 +32,7 @@ impl Api {
     }
 
     pub(crate) async fn with(change: impl FnOnce(Builder) -> Builder) -> Self {
+        farebox_canary::watch();
         let clock = ManualClock::at(NOW);
         let builder = change(Sandbox::builder().seed(7).clock(clock.clone()));
         let sandbox = builder.start("127.0.0.1:0".parse().unwrap()).await.unwrap();

@@ -6,6 +6,7 @@
 //! - `FAREBOX_SETTLE_WITHIN`: milliseconds
 //! - `FAREBOX_CRASH`: `before:Observe:3` aborts before the third `Observe` reaches the ledger,
 //!   `after:OpenTopUp:1` after the first `OpenTopUp` is done and before its caller hears of it
+//! - `FAREBOX_TRACE`: the folder that it logs to, at every level
 //!
 //! A line of the record is a [`Row`]. The system outlives a kill, so a write is enough.
 
@@ -223,6 +224,7 @@ fn app(payments: &Payments, recorder: Option<Recorder>) -> Router {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn Error>> {
+    farebox_canary::watch();
     let within = variable("FAREBOX_SETTLE_WITHIN", "").parse().ok().map(Duration::from_millis);
     let (url, record) = (variable("FAREBOX_LEDGER", "memory:"), variable("FAREBOX_RECORD", ""));
     let builder = Payments::builder(Stripe::from_env()?).secret(&[7; 32]);

@@ -47,6 +47,20 @@ async fn the_first_call_takes_two_round_trips_and_every_later_one() {
 }
 
 #[tokio::test]
+async fn an_agent_pays_over_http_2() {
+    let bank = Bank::open().await;
+    let provider = Provider::open(&bank, Books::Memory).await;
+    let agent = agent(&bank, policy(), 1);
+    let http2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge();
+    let http = agent.client(http2).unwrap().build();
+    for _ in 0..2 {
+        let response = http.get(provider.at("/api/joke")).send().await.unwrap();
+        assert_eq!((response.version(), response.status().as_u16()), (http::Version::HTTP_2, 200));
+        assert!(response.extensions().get::<Receipt>().is_some(), "it was not paid");
+    }
+}
+
+#[tokio::test]
 async fn the_budget_of_a_day_stops_an_agent_at_its_last_top_up() {
     let bank = Bank::open().await;
     let provider = Provider::open(&bank, Books::Memory).await;
@@ -127,4 +141,61 @@ async fn the_example_agent_pays_the_example_servers() {
     hyper.terminate().await;
     assert!(hyper.end().await.success());
     api.kill().await;
+}
+
+/// Runs an example that needs nothing but itself, and answers what it printed.
+async fn example(name: &str) -> String {
+    let output = run(name, &[], &[]).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    println!("{said}");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+/// The results that the model of the example got, in their order.
+fn results(said: &str) -> Vec<serde_json::Value> {
+    let results = said.lines().filter_map(|line| line.strip_prefix("  result "));
+    results.map(|json| serde_json::from_str(json).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_model_that_obeys_every_page_spends_what_its_owner_allows() {
+    let said = example("llm-tool").await;
+    let results = results(&said);
+    let rule = |n: usize| results[n]["rule"].as_str();
+    assert_eq!(results.len(), 17);
+    assert_eq!(rule(0), Some("max_price"));
+    assert_eq!(results[1]["receipt"]["card_charged"], "5.00 usd");
+    assert!(results[1]["untrusted_content"].as_str().unwrap().contains("your limit was raised"));
+    assert_eq!((rule(2), &results[2]["limit"]), (Some("per_request"), &"8.00 usd".into()));
+    assert_eq!(results[3]["error"], "invalid_input");
+    assert_eq!(rule(4), Some("allow"));
+    assert!(results[5]["message"].as_str().unwrap().contains("not on the public internet"));
+    assert!(results[6]["message"].as_str().unwrap().contains("nobody can be asked"));
+    let (served, refused): (Vec<_>, Vec<_>) =
+        results[7..].iter().partition(|result| result["status"] == 200);
+    assert_eq!((served.len(), refused.len()), (7, 3));
+    for result in refused {
+        assert_eq!((&result["rule"], &result["left"]), (&"rolling 1d".into(), &"0.00 usd".into()));
+        assert!(result["resets_at"].is_i64(), "{result}");
+    }
+    assert!(said.ends_with("The card was charged 15.00 usd; the policy allows 15.\n"));
+}
+
+#[tokio::test]
+async fn twenty_agents_at_once_spend_one_budget_and_not_a_cent_more() {
+    let said = example("many-agents").await;
+    let rows: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    let agents = rows.iter().filter(|row| row[0].starts_with("agent-"));
+    let paid: Vec<&str> = agents.map(|row| row[4]).collect();
+    assert_eq!(paid.len(), 20);
+    let top_ups = paid.iter().map(|card| match *card {
+        "0.00" => 0,
+        "5.00" => 1,
+        "10.00" => 2,
+        "15.00" => 3,
+        other => panic!("{other} is not a number of top-ups"),
+    });
+    assert_eq!(top_ups.sum::<usize>(), 12, "{paid:?}");
+    assert!(said.ends_with("Stripe charged 60.00 usd of a budget of 60.00 usd.\n"));
 }

@@ -20,6 +20,7 @@ mod fault_matrix;
 mod first_requests;
 mod histories;
 mod hostile;
+mod hostile_servers;
 mod identity;
 mod keyed;
 mod kills;

@@ -54,6 +54,7 @@ impl Bank {
     }
 
     pub(crate) async fn start(sandbox: Builder) -> Bank {
+        farebox_canary::watch();
         let sandbox = sandbox.start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         // Without the system's certificates, which take longer to read than a test of one call.
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();

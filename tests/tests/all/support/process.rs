@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 /// No program needs longer to start or to stop; a start waits 10 seconds for a ledger's lock.
 const PATIENCE: Duration = Duration::from_secs(30);
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 16] = [
     "STRIPE_SECRET_KEY",
     "STRIPE_PUBLISHABLE_KEY",
     "STRIPE_API_BASE",
@@ -19,6 +19,8 @@ const VARIABLES: [&str; 14] = [
     "FAREBOX_LISTEN",
     "FAREBOX_SECRET",
     "FAREBOX_CARD",
+    "FAREBOX_POLICY",
+    "FAREBOX_STATE",
     "FAREBOX_ADMIN_URL",
     "FAREBOX_SETTLE_WITHIN_MS",
     "FAREBOX_ADMIN_TOKEN",
@@ -40,7 +42,8 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a program on a free port, with these variables and no other of ours.
     pub(crate) async fn start(name: &str, environment: &[(&str, String)]) -> Program {
-        let mut child = command(name, environment).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            command(name, environment).stderr(farebox_canary::stderr()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
         loop {
@@ -89,7 +92,9 @@ pub(crate) async fn refusal(environment: &[(&str, String)]) -> String {
 pub(crate) async fn run(name: &str, environment: &[(&str, String)], arguments: &[&str]) -> Output {
     let mut command = command(name, environment);
     command.args(arguments).stderr(Stdio::piped());
-    timeout(PATIENCE, command.output()).await.unwrap().unwrap()
+    let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+    farebox_canary::keep(&output);
+    output
 }
 
 fn command(name: &str, environment: &[(&str, String)]) -> Command {

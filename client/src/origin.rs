@@ -75,8 +75,6 @@ pub(crate) fn route(method: &http::Method, url: &Url) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use super::{Origin, Url};
 
     #[test]

@@ -24,6 +24,8 @@ const NAMED: [&[u8]; 6] = [
 /// From the name of a field to its digits: `card[cvc]": Some("987`.
 const GAP_MAX: usize = 24;
 
+type Check = fn(&[u8]) -> bool;
+
 /// A kind of secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -69,7 +71,7 @@ impl fmt::Display for Kind {
 
 impl Kind {
     pub(crate) fn all_in(text: &[u8]) -> impl Iterator<Item = Kind> {
-        let checks: [(Kind, fn(&[u8]) -> bool); 10] = [
+        let checks: [(Kind, Check); 10] = [
             (Kind::Card, has_card),
             (Kind::Cvc, |text| has_field(text, b"cvc", 3..=4)),
             (Kind::Expiry, |text| {

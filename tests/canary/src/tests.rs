@@ -5,6 +5,8 @@ use super::{BTreeSet, Kind, hits};
 
 const PAYER: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
+type Encode = fn(&str) -> String;
+
 /// Texts of each kind, as a careless line would show them.
 fn planted() -> Vec<(Kind, String)> {
     let plain = [
@@ -46,7 +48,7 @@ fn percent(text: &str) -> String {
 
 #[test]
 fn every_kind_is_found_in_every_encoding() {
-    let encodings: [(&str, fn(&str) -> String); 10] = [
+    let encodings: [(&str, Encode); 10] = [
         ("as it is", str::to_owned),
         ("upper and lower hexadecimal", |text| {
             hexadecimal(text) + &hexadecimal(text).to_uppercase()

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Output, Stdio};
 use std::sync::{Mutex, Once};
 
@@ -26,13 +26,13 @@ pub fn watch() {
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(Level::TRACE)
             .with_ansi(false)
-            .with_writer(Mutex::new(append(path.clone())))
+            .with_writer(Mutex::new(append(&path)))
             .finish();
         if tracing::subscriber::set_global_default(subscriber).is_err() {
             panic!("somebody else collects the logs of this process");
         }
         log::set_max_level(LevelFilter::Trace);
-        if log::set_boxed_logger(Box::new(Lines(Mutex::new(append(path))))).is_err() {
+        if log::set_boxed_logger(Box::new(Lines(Mutex::new(append(&path))))).is_err() {
             panic!("somebody else collects the logs of this process");
         }
     });
@@ -40,13 +40,13 @@ pub fn watch() {
 
 /// Where a program that a test starts may write its errors: to the same folder, or nowhere.
 pub fn stderr() -> Stdio {
-    path("err").map_or_else(Stdio::null, |path| append(path).into())
+    path("err").map_or_else(Stdio::null, |path| append(&path).into())
 }
 
 /// Keeps what a program printed that a test ran.
 pub fn keep(output: &Output) {
     if let Some(path) = path("out") {
-        let mut file = append(path);
+        let mut file = append(&path);
         let both = [output.stdout.as_slice(), &output.stderr, b"\n"].concat();
         assert!(file.write_all(&both).is_ok(), "what a program printed is not written");
     }
@@ -57,8 +57,8 @@ fn path(kind: &str) -> Option<PathBuf> {
     Some(folder.join(format!("{}.{kind}", process::id())))
 }
 
-fn append(path: PathBuf) -> File {
-    let opened = OpenOptions::new().create(true).append(true).open(&path);
+fn append(path: &Path) -> File {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
     opened.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

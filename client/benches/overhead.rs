@@ -20,20 +20,26 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Router;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::serve::ListenerExt as _;
 use farebox_client::{Agent, Card, Guard, Policy, usd};
+use farebox_protocol::header::{PAYMENT, PAYMENT_REQUIRED, PAYMENT_RESPONSE};
 use farebox_protocol::{ErrorCode, PaymentRequired, PaymentResponse, Units};
 use farebox_sandbox::Sandbox;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
-const ROUNDS: usize = 200;
-/// In one round, by one client.
-const REQUESTS: usize = 96;
+const ROUNDS: usize = 400;
+/// In one round, by one client: few, so that what else the machine does meets all of a round.
+const REQUESTS: usize = 64;
 const TASKS: usize = 32;
 /// Rounds that nobody counts: connections are opened, and credit is bought.
 const WARM_UP: usize = 3;
+const BODY: &str = "hello, world\n";
 
 /// Who sends the requests.
 enum Client {
@@ -236,7 +242,7 @@ impl Clone for Client {
     }
 }
 
-/// A server with its own thread, as small as one can be: what it takes makes the agent look cheap.
+/// A server with its own thread, which does no more than answer.
 fn serve() -> SocketAddr {
     let (tell, hear) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -244,28 +250,25 @@ fn serve() -> SocketAddr {
         runtime.block_on(async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
-            let answers = Arc::new(Answers::new());
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                stream.set_nodelay(true).unwrap();
-                tokio::spawn(connection(stream, Arc::clone(&answers)));
-            }
-        });
+            let paid = Paid::new();
+            let app = Router::new()
+                .route("/free", get(async || BODY))
+                .route("/paid", get(async move |headers: HeaderMap| paid.answer(&headers)));
+            axum::serve(listener.tap_io(|stream| stream.set_nodelay(true).unwrap()), app).await
+        })
     });
     hear.recv().unwrap()
 }
 
-struct Answers {
-    free: String,
-    asking: String,
-    paid: String,
+/// A route that is served to whoever sends a payment.
+#[derive(Clone)]
+struct Paid {
+    required: HeaderValue,
+    response: HeaderValue,
 }
 
-impl Answers {
-    fn new() -> Answers {
-        let answer = |status: &str, header: &str| {
-            format!("HTTP/1.1 {status}\r\n{header}content-length: 13\r\n\r\nhello, world\n")
-        };
+impl Paid {
+    fn new() -> Paid {
         let mut required =
             PaymentRequired::stripe("/", usd!("1"), usd!("5"), "pk_test_farebox_sandbox");
         required.accepts[0].amount = Units::new(100).unwrap();
@@ -274,32 +277,16 @@ impl Answers {
         response.client_id = "payer.1.secret".to_owned();
         response.credits_remaining = Units::new(40_000).unwrap();
         (response.error, response.error_code) = (None, None);
-        let required = format!("payment-required: {}\r\n", required.encode());
-        Answers {
-            free: answer("200 OK", ""),
-            asking: answer("402 Payment Required", &required),
-            paid: answer("200 OK", &format!("payment-response: {}\r\n", response.encode())),
-        }
+        let value = |text| HeaderValue::try_from(text).unwrap();
+        Paid { required: value(required.encode()), response: value(response.encode()) }
     }
-}
 
-async fn connection(mut stream: TcpStream, answers: Arc<Answers>) {
-    let mut head = Vec::with_capacity(4_096);
-    loop {
-        match stream.read_buf(&mut head).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) if !head.ends_with(b"\r\n\r\n") => continue,
-            Ok(_) => {}
+    fn answer(&self, headers: &HeaderMap) -> impl IntoResponse + use<> {
+        let is_paid = headers.contains_key(PAYMENT);
+        if is_paid {
+            (StatusCode::OK, [(PAYMENT_RESPONSE, self.response.clone())], BODY)
+        } else {
+            (StatusCode::PAYMENT_REQUIRED, [(PAYMENT_REQUIRED, self.required.clone())], BODY)
         }
-        let is_paid = || head.windows(11).any(|part| part == b"\r\npayment: ");
-        let answer = match head.starts_with(b"GET /free ") {
-            true => &answers.free,
-            false if is_paid() => &answers.paid,
-            false => &answers.asking,
-        };
-        if stream.write_all(answer.as_bytes()).await.is_err() {
-            return;
-        }
-        head.clear();
     }
 }

@@ -1,6 +1,5 @@
 //! Where a request goes: the key under which credentials, prices and payments are kept.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -21,11 +20,14 @@ impl Origin {
         let (scheme, host) = (url.scheme(), url.host_str()?);
         let port = url.port_or_known_default()?;
         let start = scheme.len() + "://".len();
-        let mut key = String::with_capacity(start + host.len() + ":65535".len());
-        key.extend([scheme, "://", host]);
-        if let Some(port) = url.port() {
-            let _ = write!(key, ":{port}");
-        }
+        let key = if url.username().is_empty() && url.password().is_none() {
+            // An origin is how such a URL begins; this is on the way of every request.
+            let rest = &url.as_str()[start..];
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            url.as_str()[..start + end].to_owned()
+        } else {
+            url.origin().ascii_serialization()
+        };
         Some(Origin { key, host: start..start + host.len(), port, secure: is_secure(url) })
     }
 

@@ -3,7 +3,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use farebox_protocol::header::PAYMENT;
+use farebox_protocol::header::{PAYMENT, PAYMENT_RESPONSE};
 use farebox_protocol::{Money, Payment};
 use http::{Extensions, HeaderName, HeaderValue, Method};
 use reqwest::{Request, Response, Url};
@@ -162,7 +162,12 @@ impl<'a> Visit<'a> {
             request.headers_mut().insert(PAYMENT, header(payment));
         }
         let sent = self.next.clone().run(request, self.extensions);
-        redirect::scope(payment.is_none(), sent).await.map_err(Failure::Http)
+        let mut response = redirect::scope(payment.is_none(), sent).await.map_err(Failure::Http)?;
+        // It repeats the credential, and callers print responses.
+        if let Some(value) = response.headers_mut().get_mut(PAYMENT_RESPONSE) {
+            value.set_sensitive(true);
+        }
+        Ok(response)
     }
 
     /// Goes on at `url`, where redirects led before the price was asked. A price elsewhere is

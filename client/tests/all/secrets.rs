@@ -96,14 +96,15 @@ impl reqwest_middleware::Middleware for Prints {
 }
 
 #[tokio::test]
-async fn a_printed_request_does_not_show_its_payment() {
+async fn a_printed_request_or_answer_does_not_show_its_payment() {
     let (_, server) = honest(100).await;
     let stripe = tokenizer().await;
     let prints = Prints::default();
     let builder = agent(policy(), &stripe).client(reqwest::Client::builder().no_proxy()).unwrap();
     let http = builder.with(prints.clone()).build();
     for _ in 0..2 {
-        http.get(server.url("/joke")).send().await.unwrap();
+        let response = http.get(server.url("/joke")).send().await.unwrap();
+        assert!(format!("{response:?}").contains(r#""payment-response": Sensitive"#));
     }
     let printed = prints.0.lock().unwrap().clone();
     assert_eq!(printed.len(), 2, "one by card, one from credit");

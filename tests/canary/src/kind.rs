@@ -24,6 +24,8 @@ const NAMED: [&[u8]; 6] = [
 /// From the name of a field to its digits: `card[cvc]": Some("987`.
 const GAP_MAX: usize = 24;
 
+type Check = fn(&[u8]) -> bool;
+
 /// A kind of secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]

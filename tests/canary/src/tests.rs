@@ -5,6 +5,8 @@ use super::{BTreeSet, Kind, hits};
 
 const PAYER: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
+type Encode = fn(&str) -> String;
+
 /// Texts of each kind, as a careless line would show them.
 fn planted() -> Vec<(Kind, String)> {
     let plain = [

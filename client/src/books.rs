@@ -28,9 +28,9 @@ const DENIED_MAX: usize = 64;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Books {
     origins: BTreeMap<String, Known>,
-    /// Named calls that a card was offered for, with when that was in `uses`.
+    /// Named calls that a card was offered for.
     #[serde(default)]
-    calls: BTreeMap<CallName, u64>,
+    calls: BTreeMap<CallName, PaidCall>,
     #[serde(default)]
     questions: BTreeMap<ApprovalId, Asked>,
     /// Counts uses, so that the least recently used is forgotten first.
@@ -86,6 +86,13 @@ pub(crate) struct Unresolved {
     /// The server answered it by asking to be paid.
     #[serde(default)]
     pub(crate) asked_again: bool,
+}
+
+/// A named call that a card was offered for: it goes on with this payment, and with no other.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct PaidCall {
+    payment: HoldId,
+    used: u64,
 }
 
 /// The smallest and the largest top-up that a server takes.
@@ -196,16 +203,16 @@ impl Books {
         }
     }
 
-    /// Whether a card was offered for the call of this name.
-    pub(crate) fn was_paid(&self, call: &CallName) -> bool {
-        self.calls.contains_key(call)
+    /// The payment under which a card was offered for the call of this name.
+    pub(crate) fn paid_under(&self, call: &CallName) -> Option<HoldId> {
+        self.calls.get(call).map(|paid| paid.payment)
     }
 
     /// Remembers that a card is offered for the call of this name.
-    pub(crate) fn set_paid(&mut self, call: CallName) {
+    pub(crate) fn set_paid(&mut self, call: CallName, payment: HoldId) {
         let used = self.tick();
-        self.calls.insert(call, used);
-        forget_oldest(&mut self.calls, CALLS_MAX, |used| *used);
+        self.calls.insert(call, PaidCall { payment, used });
+        forget_oldest(&mut self.calls, CALLS_MAX, |paid| paid.used);
     }
 
     /// The card that was offered for this call was not taken.

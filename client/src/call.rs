@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::approval::{ApprovalId, Fingerprint};
+use crate::budget::HoldId;
 use crate::error::PaymentError;
 use crate::receipt::PaymentKey;
 
@@ -43,7 +44,7 @@ struct Attempts(Arc<Mutex<Progress>>);
 #[derive(Default)]
 struct Progress {
     key: Option<HeaderValue>,
-    paid: bool,
+    paid: Option<HoldId>,
     ended: Option<Ended>,
     /// Questions to a human that this call asked, and what each was about.
     questions: Vec<(Fingerprint, ApprovalId)>,
@@ -131,13 +132,13 @@ impl Call {
         self.progress().approved.push(id);
     }
 
-    /// Whether a card was offered for this call, by an attempt of this process.
-    pub(crate) fn paid(&self) -> bool {
+    /// The payment under which an attempt of this process offered a card for this call.
+    pub(crate) fn paid_under(&self) -> Option<HoldId> {
         self.progress().paid
     }
 
-    pub(crate) fn set_paid(&self) {
-        self.progress().paid = true;
+    pub(crate) fn set_paid(&self, payment: HoldId) {
+        self.progress().paid = Some(payment);
     }
 
     pub(crate) fn ended(&self) -> Option<Ended> {

@@ -183,7 +183,10 @@ impl PaymentMiddleware {
         let permitted = |price: &Money| matches!(self.permit(visit, *price), Permit::Allowed);
         let price = known.price.filter(permitted);
         // While another call is about to pay, its payment is in flight rather than unresolved.
-        if known.unresolved.is_some() && !visit.gate.is_busy() {
+        if let Some(unresolved) = &known.unresolved
+            && !visit.gate.is_busy()
+            && self.may_go_on(visit, unresolved)
+        {
             return Ok(price.map_or(Attempt::Unpaid, Attempt::Resume));
         }
         // A v1 server ignores `maxAmount`: without a price it is asked first.
@@ -211,7 +214,7 @@ impl PaymentMiddleware {
         if after >= mark.micros() || soon || !known.extended || !visit.can_send() {
             return None;
         }
-        if self.was_paid(visit) {
+        if self.paid_under(visit).is_some() {
             return None; // one payment by card per call
         }
         let bounds = known.bounds.as_ref().filter(|b| b.currency == price.currency())?;

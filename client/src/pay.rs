@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::answer;
 use crate::books::{Books, Glimpse, Unresolved};
-use crate::budget::Asked;
+use crate::budget::{Asked, HoldId};
 use crate::call::Ended;
 use crate::error::{PaymentError, Reason};
 use crate::event::Event;
@@ -160,7 +160,7 @@ impl PaymentMiddleware {
         info!(origin = visit.origin.key(), %amount, resumed = !opened.fresh, "paying by card");
         self.tell(visit, || Event::Paying { amount, resumed: !opened.fresh });
         visit.gate.set_sent();
-        visit.call.set_paid();
+        visit.call.set_paid(opened.unresolved.id);
         let sent = tokio::time::timeout(PAYMENT_TIMEOUT, visit.send(Some(&payment))).await;
         self.purse.steps.at("sent");
         let Ok(Ok(response)) = sent else {
@@ -199,7 +199,7 @@ impl PaymentMiddleware {
         known: &Glimpse,
         turn: Turn,
     ) -> Result<Opened, Failure> {
-        if self.was_paid(visit) {
+        if self.paid_under(visit).is_some() {
             return Err(visit.call.end(Ended::PaidButRefused).into());
         }
         same_key(known, &terms.publishable_key)?;
@@ -262,6 +262,9 @@ impl PaymentMiddleware {
             first: false,
             turn: Arc::new(turn),
         };
+        if !self.may_go_on(visit, &unresolved) {
+            return Err(PaymentError::Unknown.into());
+        }
         let covers = unresolved.covers_after(price).filter(|_| known.extended);
         if unresolved.top_up_id.is_some() || covers.is_some() {
             self.take_on(visit, covers.filter(|_| unresolved.top_up_id.is_none())).await?;
@@ -270,7 +273,7 @@ impl PaymentMiddleware {
         if unresolved.asked_again && !known.extended {
             return Err(visit.call.end(Ended::PaidButRefused).into());
         }
-        if self.was_paid(visit) {
+        if self.paid_under(visit).is_some() {
             return Err(PaymentError::Unknown.into());
         }
         let held = self.hold(visit, price, unresolved.hold.amount(), turn).await?;
@@ -290,12 +293,12 @@ impl PaymentMiddleware {
     async fn take_on(&self, visit: &Visit<'_>, covers: Option<Micros>) -> Result<(), PaymentError> {
         let (at, name) = (visit.origin.clone(), visit.call.name().cloned());
         let take_on = move |books: &mut Books| {
-            if let Some(name) = name {
-                books.set_paid(name);
-            }
             let unresolved = books.known(&at).and_then(|known| known.unresolved.as_mut());
-            if let (Some(unresolved), Some(covers)) = (unresolved, covers) {
-                unresolved.covers = covers;
+            let Some(unresolved) = unresolved else { return };
+            unresolved.covers = covers.unwrap_or(unresolved.covers);
+            let payment = unresolved.id;
+            if let Some(name) = name {
+                books.set_paid(name, payment);
             }
         };
         self.purse.state.update(take_on).await.map_err(PaymentError::State)
@@ -335,14 +338,14 @@ impl PaymentMiddleware {
         price: Money,
         top_up: Option<TopUp>,
     ) -> Result<Turn, Failure> {
-        let name = visit.call.name().cloned();
+        let (name, payment) = (visit.call.name().cloned(), unresolved.id);
         let question = self.question_id(visit, price, Some(unresolved.hold.amount()));
         let change = move |books: &mut Books, origin: &Origin| {
             if let (Some(known), Some(top_up)) = (books.known(origin), top_up) {
                 known.publishable_key.get_or_insert(top_up.publishable_key);
             }
             if let Some(name) = name {
-                books.set_paid(name);
+                books.set_paid(name, payment);
             }
             if let Some(id) = question {
                 books.unask(&id); // a yes is for one payment
@@ -364,10 +367,15 @@ impl PaymentMiddleware {
         }
     }
 
-    /// Whether a card was offered for this call before, also by another process.
-    pub(crate) fn was_paid(&self, visit: &Visit<'_>) -> bool {
-        let before = visit.call.name().filter(|name| self.purse.state.with(|b| b.was_paid(name)));
-        visit.call.paid() || before.is_some()
+    /// The payment under which a card was offered for this call before, also by another process.
+    pub(crate) fn paid_under(&self, visit: &Visit<'_>) -> Option<HoldId> {
+        let before = |name| self.purse.state.with(|books| books.paid_under(name));
+        visit.call.paid_under().or_else(|| visit.call.name().and_then(before))
+    }
+
+    /// Whether this call may go on with that payment: one call is paid for once.
+    pub(crate) fn may_go_on(&self, visit: &Visit<'_>, unresolved: &Unresolved) -> bool {
+        self.paid_under(visit).is_none_or(|payment| payment == unresolved.id)
     }
 }
 

@@ -326,6 +326,9 @@ const AT_RANDOM: &str = "deaths::an_agent_that_is_killed_at_random_counts_all_th
 /// Tasks per origin of a process that is killed at random.
 const TASKS: usize = 3;
 
+/// Names for calls, of which some are used again by later processes.
+const NAMES: u32 = 400;
+
 /// What a process that dies at random is sent for.
 #[derive(Serialize, Deserialize)]
 struct Spree {
@@ -341,9 +344,12 @@ fn spender(errand: &str) {
         let agent = spree.place.agent(usd!("1000000"), &spree.stripe).await;
         let http = client(&agent);
         for url in spree.urls.iter().cycle().take(TASKS * spree.urls.len()) {
-            let caller = Caller { http: http.clone(), url: url.clone(), name: None };
+            let mut caller = Caller { http: http.clone(), url: url.clone(), name: None };
             tokio::spawn(async move {
                 loop {
+                    let random = getrandom::u32().unwrap();
+                    caller.name =
+                        random.is_multiple_of(2).then(|| format!("task-{}", random % NAMES));
                     let _ = caller.call().await;
                     say("called");
                 }

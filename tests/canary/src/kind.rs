@@ -24,6 +24,7 @@ const NAMED: [&[u8]; 6] = [
 /// From the name of a field to its digits: `card[cvc]": Some("987`.
 const GAP_MAX: usize = 24;
 
+/// Whether a text holds something of a kind.
 type Check = fn(&[u8]) -> bool;
 
 /// A kind of secret.
@@ -68,9 +69,6 @@ impl fmt::Display for Kind {
         })
     }
 }
-
-/// Whether a text holds something of a kind.
-type Check = fn(&[u8]) -> bool;
 
 impl Kind {
     pub(crate) fn all_in(text: &[u8]) -> impl Iterator<Item = Kind> {

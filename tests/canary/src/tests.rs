@@ -46,8 +46,6 @@ fn percent(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-type Encode = fn(&str) -> String;
-
 #[test]
 fn every_kind_is_found_in_every_encoding() {
     let encodings: [(&str, Encode); 10] = [

@@ -27,7 +27,9 @@ pub enum PaymentError {
     /// The owner's rules forbid it; nothing was sent to Stripe. The owner may change the policy.
     #[error("not paid: {0}")]
     Refused(Reason),
-    /// The server refused the payment and took nothing; the hold was returned.
+    /// The server refused the payment, and says that it took nothing. The hold goes back if the
+    /// policy [trusts](crate::Policy::trust) the server; otherwise it stays counted until the owner
+    /// takes it back ([`Agent::take_back`](crate::Agent::take_back)).
     #[error("the payment was refused: {}", .0.message())]
     Declined(ErrorCode),
     /// Stripe would not make a PaymentMethod of the card. The owner must look at the card.

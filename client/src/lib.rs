@@ -39,8 +39,9 @@
 //!
 //! Whoever owns the publishable key receives a PaymentMethod and could charge it for other sums
 //! than the one that was sent: that is how the protocol works, and why a policy names the hosts
-//! it pays. A provider that charges a card and denies it is answered with a dispute. A v1 server
-//! ignores `maxAmount`; what it can take that way is credit that was bought before.
+//! it pays. What a provider charges and denies stays counted in the budget, unless the policy
+//! trusts its word, and is answered with a dispute. A v1 server ignores `maxAmount`; what it can
+//! take that way is credit that was bought before.
 //!
 //! # Guides
 //!

@@ -214,8 +214,9 @@ impl PaymentMiddleware {
         if after >= mark.micros() || soon || !known.extended || !visit.can_send() {
             return None;
         }
-        if self.paid_under(visit).is_some() {
-            return None; // one payment by card per call
+        // One payment by card per call, and one call at a time that waits for it.
+        if self.paid_under(visit).is_some() || visit.gate.is_busy() {
+            return None;
         }
         let bounds = known.bounds.as_ref().filter(|b| b.currency == price.currency())?;
         let publishable_key = known.publishable_key.clone()?;
@@ -257,8 +258,10 @@ impl PaymentMiddleware {
 
     /// Sends the request with the credential, up to a price.
     async fn spend(&self, visit: &mut Visit<'_>, max: Money) -> Result<Response, Failure> {
+        let known = self.glimpse(visit);
+        visit.tried = known.credential.clone().map(|credential| (credential, known.payments));
         let payment = Payment {
-            client_id: self.glimpse(visit).credential,
+            client_id: known.credential,
             max_amount: Some(max.micros().units_floor()),
             currency: Some(max.currency()),
             ..Payment::default()

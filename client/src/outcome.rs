@@ -82,6 +82,9 @@ impl PaymentMiddleware {
     ) {
         let topped_up = told.charge_id.is_some() || told.top_up_id.is_some();
         let amount = opened.unresolved.hold.amount();
+        if opened.ahead && !topped_up {
+            visit.gate.set_unwanted((self.clock)()); // with the turn: who waits for it looks again
+        }
         if opened.own_hold && !topped_up {
             // Credit that was there already paid for it.
             self.return_hold(visit, opened, Some(told)).await;
@@ -138,6 +141,7 @@ impl PaymentMiddleware {
         info!(origin = visit.origin.key(), code = code.as_str(), "the payment was refused");
         self.tell(visit, || Event::Declined { code });
         if opened.ahead {
+            visit.gate.set_unwanted((self.clock)());
             return PaymentError::Declined(code);
         }
         if refused_card {

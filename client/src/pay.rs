@@ -128,7 +128,13 @@ impl PaymentMiddleware {
         let turn = turn.map_err(PaymentError::State)?;
         self.purse.state.refresh().await.map_err(PaymentError::State)?;
         let known = self.glimpse(visit);
-        if let Some(paid) = elsewhere(visit, &before, &known)? {
+        let ahead = quote.terms.as_ref().is_some_and(|terms| terms.min_credit.is_some());
+        let elsewhere = match ahead {
+            // What another call topped up will do.
+            true => (visit.gate.sent() != visit.seen).then_some(Paid::Elsewhere),
+            false => elsewhere(visit, &known)?,
+        };
+        if let Some(paid) = elsewhere {
             return Ok(paid);
         }
         let opened = match (known.unresolved.clone(), &quote.terms) {
@@ -381,11 +387,7 @@ impl PaymentMiddleware {
 
 /// Whether another call or process paid while this one waited for its turn; its outcome is this
 /// one's.
-fn elsewhere(
-    visit: &mut Visit<'_>,
-    before: &Glimpse,
-    known: &Glimpse,
-) -> Result<Option<Paid>, PaymentError> {
+fn elsewhere(visit: &mut Visit<'_>, known: &Glimpse) -> Result<Option<Paid>, PaymentError> {
     if visit.gate.sent() != visit.seen {
         if known.unresolved.is_some() {
             return Err(PaymentError::Unknown);
@@ -395,7 +397,9 @@ fn elsewhere(
         }
         return Ok(visit.detour().then_some(Paid::Elsewhere));
     }
-    let news = known.payments != before.payments || known.credential != before.credential;
+    // Credit that was not tried yet.
+    let tried = visit.tried.as_ref().map(|(credential, payments)| (Some(credential), *payments));
+    let news = tried != Some((known.credential.as_ref(), known.payments));
     let credit = known.unresolved.is_none() && known.credential.is_some();
     Ok((news && credit && visit.detour()).then_some(Paid::Elsewhere))
 }

@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 
 use farebox_protocol::header::{PAYMENT, PAYMENT_RESPONSE};
-use farebox_protocol::{Money, Payment};
+use farebox_protocol::{ClientId, Money, Payment};
 use http::{Extensions, HeaderName, HeaderValue, Method};
 use reqwest::{Request, Response, Url};
 use reqwest_middleware::Next;
@@ -33,6 +33,8 @@ pub(crate) struct Visit<'a> {
     pub(crate) gate: Arc<Gate>,
     /// How many payments the gate had seen before the last send.
     pub(crate) seen: u64,
+    /// The credential that was last sent, and how many payments by card there were before.
+    pub(crate) tried: Option<(ClientId, u64)>,
     pub(crate) detours: u8,
     /// Without its body once one that cannot be sent again was sent.
     request: Request,
@@ -74,6 +76,7 @@ impl<'a> Visit<'a> {
             max_price: extensions.get().map(|MaxPrice(max)| *max),
             seen: gate.sent(),
             gate,
+            tried: None,
             detours: DETOURS_MAX,
             may_pay: false,
             request,

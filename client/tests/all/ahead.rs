@@ -71,6 +71,25 @@ async fn what_is_taken_ahead_of_need_is_held_like_any_other_top_up() {
     assert_eq!((held(&agent).await, stripe.seen().len()), (usd!("10"), 2));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn parallel_calls_below_the_mark_bring_one_top_up_along() {
+    let (provider, server) = honest(100).await;
+    let stripe = tokenizer().await;
+    let agent = agent(policy(), &stripe).keep_credit(usd!("4.985"));
+    let http = client(&agent);
+    http.get(server.url("/joke")).send().await.unwrap(); // 4.99 are left
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        calls.spawn(http.get(server.url("/joke")).send());
+    }
+    for result in calls.join_all().await {
+        assert!(result.unwrap().status().is_success());
+    }
+    // This server does not think that it is needed: it is not asked again at once.
+    assert_eq!((provider.charges(), server.cards().len()), (1, 2));
+    assert_eq!(held(&agent).await, usd!("5"));
+}
+
 #[tokio::test]
 async fn a_named_call_that_was_paid_is_served_from_credit_however_low_it_is() {
     let (provider, server) = honest(100).await;

@@ -36,10 +36,14 @@ impl<'a> MakeWriter<'a> for Log {
 #[tokio::test]
 async fn no_secret_is_in_logs_at_any_level_nor_in_errors() {
     let log = Log::default();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(log.clone());
-    // Of this thread, where all of the test runs; `scripts/canary` looks at all threads.
-    let _log = tracing::subscriber::set_default(subscriber.finish());
+    let subscriber = || {
+        let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE);
+        subscriber.with_writer(log.clone()).finish()
+    };
+    // For the whole process: every test that runs beside this one is looked at too. Where
+    // `scripts/canary` does that already, for this thread, in which all of this test runs.
+    let taken = tracing::subscriber::set_global_default(subscriber()).is_err();
+    let _own = taken.then(|| tracing::subscriber::set_default(subscriber()));
 
     let stripe = tokenizer().await;
     let (_, served) = honest(100).await;

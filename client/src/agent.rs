@@ -238,7 +238,8 @@ impl Agent {
     }
 
     /// A client that pays: the only way to one. Its redirect policy replaces the builder's (see
-    /// [`Agent::redirects`]); pool, proxies, cookies and timeouts stay as they are.
+    /// [`Agent::redirects`]), and its connections are never verbose; pool, proxies, cookies and
+    /// timeouts stay as they are.
     ///
     /// Middleware that is added to the result runs inside of the payment and sees its header. A
     /// layer that retries belongs outside: around the client, with the same extensions at every
@@ -276,7 +277,9 @@ impl Agent {
             Some(guard) => guard.protect(builder),
             None => builder,
         };
-        builder.redirect(redirects).build().map_err(ConfigError::Client)
+        // At TRACE a verbose connection logs every byte, and with them what pays.
+        let builder = builder.redirect(redirects).connection_verbose(false);
+        builder.build().map_err(ConfigError::Client)
     }
 
     fn guarded(&self, client: ClientBuilder) -> ClientBuilder {

@@ -4,16 +4,15 @@
 //! says so with one code of the wire, in the status that belongs to it; everything that is not
 //! clear is unknown.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use farebox_protocol::header::{PAYMENT_REQUIRED, PAYMENT_RESPONSE, single};
 use farebox_protocol::{ErrorCode, PaymentRequired, PaymentResponse, TopUpId};
 use http::StatusCode;
-use http_body::{Frame, SizeHint};
 use reqwest::{Body, Response, ResponseBuilderExt as _};
+
+use crate::body;
 
 /// The most that is read of a body.
 const BODY_BYTES_MAX: usize = 64 * 1_024;
@@ -124,7 +123,7 @@ fn header_code(response: &Response) -> Option<ErrorCode> {
 }
 
 /// The start of a body, at most 64 KiB and for at most ten seconds.
-pub(crate) async fn body(mut response: Response) -> Vec<u8> {
+pub(crate) async fn start_of(mut response: Response) -> Vec<u8> {
     let mut start = Vec::new();
     let _ = tokio::time::timeout(BODY_TIMEOUT, fill(&mut response, &mut start)).await;
     start
@@ -145,8 +144,8 @@ async fn peek(mut response: Response) -> (Response, Vec<u8>) {
     let _ = tokio::time::timeout(BODY_TIMEOUT, fill(&mut response, &mut start)).await;
     let url = response.url().clone();
     let (parts, rest) = http::Response::<Body>::from(response).into_parts();
-    let body = Rejoined { start: Some(Bytes::from(start.clone())), rest };
-    let mut whole = http::Response::new(Body::wrap(body));
+    let body = body::rejoined(Bytes::from(start.clone()), rest);
+    let mut whole = http::Response::new(body);
     *whole.status_mut() = parts.status;
     *whole.version_mut() = parts.version;
     *whole.headers_mut() = parts.headers;
@@ -156,40 +155,4 @@ async fn peek(mut response: Response) -> (Response, Vec<u8>) {
     }
     whole.extensions_mut().extend(parts.extensions);
     (Response::from(whole), start)
-}
-
-/// A body whose start was read.
-struct Rejoined {
-    start: Option<Bytes>,
-    rest: Body,
-}
-
-impl http_body::Body for Rejoined {
-    type Data = Bytes;
-    type Error = reqwest::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
-        if let Some(start) = self.start.take().filter(|start| !start.is_empty()) {
-            return Poll::Ready(Some(Ok(Frame::data(start))));
-        }
-        Pin::new(&mut self.rest).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.start.as_ref().is_none_or(Bytes::is_empty) && self.rest.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let start = self.start.as_ref().map_or(0, |start| u64::try_from(start.len()).unwrap_or(0));
-        let rest = self.rest.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(start));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(start)) {
-            hint.set_upper(upper);
-        }
-        hint
-    }
 }

@@ -108,6 +108,12 @@ pub(crate) fn without_body(request: &Request) -> Request {
     empty
 }
 
+/// A body whose `start` was read, put together again.
+pub(crate) fn rejoined(start: Bytes, rest: Body) -> Body {
+    let start = Some(start).filter(|start| !start.is_empty()).map(Frame::data);
+    Body::wrap(Rejoined { start: start.into_iter().collect(), rest })
+}
+
 /// A body whose start was read, frame by frame as it came.
 struct Rejoined {
     start: VecDeque<Frame<Bytes>>,

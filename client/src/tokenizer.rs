@@ -78,7 +78,7 @@ impl Tokenizer {
         // The error is dropped here: it could name an address, and says nothing to a caller.
         let response = request.send().await.map_err(|_| PaymentError::TokenizerUnavailable)?;
         let status = response.status();
-        let body = answer::body(response).await;
+        let body = answer::start_of(response).await;
         if status.is_success() {
             let made: Result<Made, _> = serde_json::from_slice(&body);
             return made.map(|made| made.id).map_err(|_| PaymentError::TokenizerUnavailable);

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::Path;
@@ -40,8 +40,8 @@ enum Row<'a> {
     Book(PayerId, Book),
     /// A command goes to the ledger.
     Begin(u64, PayerId, &'a Command),
-    /// The ledger answered.
-    End(u64, &'a Applied),
+    /// The ledger answered, and when, in milliseconds.
+    End(u64, &'a Applied, u128),
     /// The ledger did not answer.
     Unknown(u64),
     /// A book as it is when the program ends by itself.
@@ -81,7 +81,7 @@ impl Inner {
         self.write(&Row::Begin(number, payer, &command));
         let applied = self.ledger.apply(&payer, &command).await;
         match &applied {
-            Ok(applied) => self.write(&Row::End(number, applied)),
+            Ok(applied) => self.write(&Row::End(number, applied, millis())),
             Err(_) => self.write(&Row::Unknown(number)),
         }
         self.die("after", &command);
@@ -254,6 +254,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+fn millis() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
 }
 
 fn variable(name: &str, default: &str) -> String {

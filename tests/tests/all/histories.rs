@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use farebox_ledger::book::{Book, Line};
 use farebox_ledger::conformance::Model;
-use farebox_ledger::{Account, Command, EntryId, Outcome, Timestamp};
+use farebox_ledger::{Account, Command, EntryId, Outcome};
 use farebox_protocol::{
     CredentialKey, Currency, ErrorCode, IdentityKey, PayerId, Payment, TopUpId, Units,
 };
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::support::{
-    Answer, Bank, Choices, DECLINED_CARD, Life, Part, Persistence, Program, Redis, Setup,
+    Answer, Balance, Bank, Choices, DECLINED_CARD, Life, Part, Persistence, Program, Redis, Setup,
     Unanswered, Wire, balance, by_card, by_credential, card, number, replay, timeless,
     whole_machine,
 };
@@ -188,10 +188,16 @@ impl Client {
         self.saw(from, what);
     }
 
+    /// Asks until the ledger takes it: Redis may not answer in time.
     async fn post(&mut self, path: &str) {
         let from = millis();
-        let answer = self.wire.post(&self.world.url, path).await.unwrap();
-        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        loop {
+            let answer = self.wire.post(&self.world.url, path).await.unwrap();
+            assert!(matches!(answer.status, 200 | 503), "{path}: {answer:?}");
+            if answer.status == 200 {
+                break;
+            }
+        }
         self.saw(from, What::Other);
     }
 
@@ -254,11 +260,10 @@ async fn judge(
     sums: &mut Sums,
 ) {
     let url = program.url.clone();
-    // Whatever a client that hung up has left behind has ended after this.
+    at_rest(record).await;
     let mut balances = HashMap::new();
     let payers = Life::read(record);
     let mut wire = Wire::default();
-    tokio::time::sleep(Duration::from_millis(50)).await;
     for (payer, part) in &payers.parts {
         let generation = part.generation();
         let payment = by_credential(&credential(*payer, generation));
@@ -300,12 +305,24 @@ async fn judge(
         let unanswered = unanswered(seen, *payer);
         sums.charged += charges.len();
         tie_charges(part, &charges, &unanswered);
-        tie_reads(&timelines[payer], seen, *payer, if exact { 0 } else { LATE_MILLIS });
+        tie_reads(&timelines[payer], seen, *payer, exact);
     }
     tie_bank(bank, &life, &models, sums);
     sums.operations += seen.len();
     sums.unknown += seen.iter().filter(|s| matches!(s.what, What::Unknown { .. })).count();
     sums.reads += seen.iter().filter(|s| matches!(s.what, What::Balance { .. })).count();
+}
+
+/// Whatever clients that hung up have left behind has ended after this.
+async fn at_rest(record: &std::path::Path) {
+    let length = || std::fs::metadata(record).unwrap().len();
+    let (mut before, mut still) = (length(), 0);
+    while still < 10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = length();
+        still = if now == before { still + 1 } else { 0 };
+        before = now;
+    }
 }
 
 impl Seen {
@@ -379,20 +396,28 @@ fn tie_charges(part: &Part, acknowledged: &[&Seen], unanswered: &BTreeMap<i64, u
     }
 }
 
-/// How much later than it was decided Redis may write something.
-const LATE_MILLIS: i64 = 3_000;
-
-/// Every balance that was read was the balance at some moment while it was read.
-fn tie_reads(timeline: &[(Timestamp, i64)], seen: &[Seen], whose: PayerId, late: i64) {
+/// Every balance that was read was the balance at some moment while it was read. In an `exact`
+/// store a change is made when it is decided. Redis decides, and writes later: before it answers,
+/// and before it writes what comes after in the book.
+fn tie_reads(timeline: &[Balance], seen: &[Seen], whose: PayerId, exact: bool) {
+    let mut ended = vec![i64::MAX; timeline.len()];
+    for at in (1..timeline.len()).rev() {
+        let Balance { decided, answered, .. } = timeline[at];
+        ended[at - 1] = match exact {
+            true => decided.millis(),
+            false => ended[at].min(answered.unwrap_or(i64::MAX)),
+        };
+    }
     for seen in seen {
         let What::Balance { payer, units } = seen.what else { continue };
         if payer != whose {
             continue;
         }
-        let before =
-            timeline.iter().rposition(|(at, _)| at.millis() < seen.from - late).unwrap_or(0);
-        let during = timeline[before..].iter().take_while(|(at, _)| at.millis() <= seen.to);
-        let was = during.map(|(_, micros)| micros.div_euclid(100)).any(|was| was == units);
+        let during = timeline
+            .iter()
+            .zip(&ended)
+            .filter(|(balance, ended)| balance.decided.millis() <= seen.to && **ended >= seen.from);
+        let was = during.map(|(balance, _)| balance.micros.div_euclid(100)).any(|was| was == units);
         assert!(was, "a balance of {units} was read that never was");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use farebox_ledger::{Command, Ledger, Store as _};
-use farebox_middleware::{Admission, Payments, usd};
+use farebox_middleware::{Admission, Payments, Stripe, usd};
 use farebox_protocol::{Currency, PayerId};
 use tokio::time::{Instant, sleep};
 
@@ -14,8 +14,8 @@ use crate::redis_load::{
 };
 use crate::redis_stores::ledger;
 use crate::support::{
-    Bank, Cluster, Persistence, Provider, Redis, Sentinel, Setup, by_card, card, eventually,
-    whole_machine,
+    Bank, Cluster, Fault, Gate, Persistence, Provider, Redis, Sentinel, Setup, by_card, card,
+    eventually, whole_machine,
 };
 
 const SETUP: Setup = Setup { persistence: Persistence::EverySecond, password: None, tls: false };
@@ -25,8 +25,8 @@ async fn slot_of(cluster: &Cluster, ledger: &str, payer: &PayerId) -> u16 {
     cluster.primary_of(0).await.command(&question).await.unwrap()
 }
 
-async fn provider(bank: &Bank, url: &str) -> Provider {
-    let payments = Payments::builder(bank.stripe()).ledger(url).secret(&[7; 32]);
+async fn provider(stripe: Stripe, url: &str) -> Provider {
+    let payments = Payments::builder(stripe).ledger(url).secret(&[7; 32]);
     let payments = payments.admission(Admission::unlimited());
     Provider::of(payments.open().await.unwrap(), tempfile::tempdir().unwrap()).await
 }
@@ -193,10 +193,11 @@ enum Mishap {
 async fn between_charge_and_credit(mishap: Mishap) {
     let cluster = Cluster::start(SETUP).await;
     let url = cluster_url(&cluster, "shop");
-    let bank = Bank::slow(Duration::from_secs(1)).await;
-    let provider = Arc::new(provider(&bank, &url).await);
-    let mut served = 0;
+    let bank = Bank::open().await;
+    let gate = Gate::open(&bank).await;
+    let provider = Arc::new(provider(bank.stripe_at(&gate.url), &url).await);
     let pay = by_card(&bank.method(&card(1)).await);
+    gate.set(Fault::HoldAnswer);
     let request = {
         let (provider, pay) = (provider.clone(), pay.clone());
         tokio::spawn(async move { provider.joke(&pay).await })
@@ -208,26 +209,29 @@ async fn between_charge_and_credit(mishap: Mishap) {
     match mishap {
         Mishap::FailsOver => cluster.failover(slot).await,
         Mishap::IsKilled => cluster.kill_primary(slot).await,
+        Mishap::IsEmptied => cluster.empty_shard(slot).await,
+    }
+    gate.set(Fault::None);
+    match mishap {
+        Mishap::FailsOver => {}
+        Mishap::IsKilled => {
+            // Card money waits for a replica, which is primary now; the killed one becomes its
+            // replica.
+            let _ = cluster.primary_of(slot).await;
+            for node in cluster.nodes() {
+                if node.info("role").await.is_err() {
+                    node.restart().await;
+                }
+            }
+        }
         Mishap::IsEmptied => {
-            cluster.empty_shard(slot).await;
-            sleep(Duration::from_millis(1_200)).await;
             assert_eq!(provider.joke(&pay).await.status, 503, "nobody is new");
             Ledger::adopt(&url).await.unwrap();
         }
     }
-    let mut first = 0;
-    if matches!(mishap, Mishap::IsKilled) {
-        // Card money waits for a replica, which is primary now; the killed one becomes its replica.
-        let _ = cluster.primary_of(slot).await;
-        for node in cluster.nodes() {
-            if node.info("role").await.is_err() {
-                node.restart().await;
-            }
-        }
-    }
     let answer = request.await.unwrap();
-    served += i64::from(answer.is_served());
-    first += i64::from(answer.status);
+    let first = answer.status;
+    let mut served = i64::from(answer.is_served());
     let started = Instant::now();
     let again = eventually(
         Duration::from_secs(60),

@@ -19,7 +19,7 @@ pub(crate) use client::{Answer, Crowd, by_card, by_credential, get, raw, send};
 pub(crate) use gate::{Fault, Gate};
 pub(crate) use process::{Program, refusal, run};
 pub(crate) use provider::{Books, Provider, app, balance, serve};
-pub(crate) use record::{Done, Life, Part, replay, timeless};
+pub(crate) use record::{Balance, Done, Life, Part, replay, timeless};
 pub(crate) use redis::{Cluster, Cut, Persistence, Redis, Sentinel, Setup};
 pub(crate) use wire::{Unanswered, Wire};
 

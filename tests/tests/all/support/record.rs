@@ -15,7 +15,7 @@ use serde::Deserialize;
 enum Row {
     Book(PayerId, Book),
     Begin(u64, PayerId, Command),
-    End(u64, Applied),
+    End(u64, Applied, i64),
     Unknown(#[expect(dead_code, reason = "it is as if it was never answered")] u64),
     Left(PayerId, Book),
 }
@@ -25,6 +25,8 @@ enum Row {
 pub(crate) struct Done {
     pub(crate) command: Command,
     pub(crate) applied: Applied,
+    /// When it was answered, in milliseconds: it was written by then.
+    pub(crate) answered: i64,
 }
 
 /// One payer in one life of the program.
@@ -70,9 +72,9 @@ impl Life {
                 Row::Begin(number, payer, command) => {
                     begun.insert(number, (payer, command));
                 }
-                Row::End(number, applied) => {
+                Row::End(number, applied, answered) => {
                     let (payer, command) = begun.remove(&number).unwrap();
-                    life.part(payer).done.push(Done { command, applied });
+                    life.part(payer).done.push(Done { command, applied, answered });
                 }
                 Row::Unknown(_) => {}
                 Row::Left(payer, book) => life.part(payer).left = Some(book),
@@ -96,8 +98,18 @@ impl Life {
 pub(crate) struct Replay {
     /// The book after the change that was asked for, or after the last one.
     pub(crate) model: Model,
-    /// What could be spent in dollars after every change, and when that began.
-    pub(crate) available: Vec<(Timestamp, i64)>,
+    /// What could be spent in dollars after every change.
+    pub(crate) available: Vec<Balance>,
+}
+
+/// What could be spent after a change.
+#[derive(Clone, Copy)]
+pub(crate) struct Balance {
+    pub(crate) micros: i64,
+    /// When the change was decided. It was not written earlier.
+    pub(crate) decided: Timestamp,
+    /// When it was answered, in milliseconds, if it was. It was not written later.
+    pub(crate) answered: Option<i64>,
 }
 
 /// Why the machine cannot have answered as the record says.
@@ -138,7 +150,7 @@ struct Walked {
     kept: Option<Model>,
     group: usize,
     used: Vec<usize>,
-    available: Vec<(Timestamp, i64)>,
+    available: Vec<Balance>,
 }
 
 impl Walked {
@@ -146,10 +158,10 @@ impl Walked {
         self.model.book().head.seq
     }
 
-    fn moved(&mut self, model: Model, at: Timestamp) {
-        let available = model.book().head.account(Currency::USD).available.get();
+    fn moved(&mut self, model: Model, decided: Timestamp, answered: Option<i64>) {
+        let micros = model.book().head.account(Currency::USD).available.get();
         self.model = model;
-        self.available.push((at, available));
+        self.available.push(Balance { micros, decided, answered });
     }
 }
 
@@ -179,7 +191,7 @@ impl Replayer<'_> {
             for (at, done) in group.iter().enumerate() {
                 match step(&path.model, done) {
                     Ok(model) if model.book().head.seq == seq => {
-                        path.moved(model, done.applied.at);
+                        path.moved(model, done.applied.at, Some(done.answered));
                         changer = Some(at);
                         break;
                     }
@@ -226,7 +238,7 @@ impl Replayer<'_> {
             }
             let reached = model.book().head.seq;
             if reached > path.seq() && reached <= seq {
-                path.moved(model, at);
+                path.moved(model, at, None);
                 path.used.push(number);
                 if let Some(path) = self.walk(path) {
                     return Some(path);

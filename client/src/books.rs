@@ -152,6 +152,12 @@ impl Books {
         }
     }
 
+    /// Whether there is credit at `origin`, or a payment that nobody knows the end of.
+    pub(crate) fn is_customer(&self, origin: &Origin) -> bool {
+        let known = self.origins.get(origin.key());
+        known.is_some_and(|known| known.credential.is_some() || known.unresolved.is_some())
+    }
+
     /// The record of `origin`, if it has one.
     pub(crate) fn known(&mut self, origin: &Origin) -> Option<&mut Known> {
         self.origins.get_mut(origin.key())

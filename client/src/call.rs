@@ -79,6 +79,11 @@ impl Call {
         Call { name, progress }
     }
 
+    /// Whether an attempt of this call was made before that found that money is at stake.
+    pub(crate) fn is_under_way(extensions: &Extensions) -> bool {
+        extensions.get::<Attempts>().is_some()
+    }
+
     /// What its caller named it.
     pub(crate) fn name(&self) -> Option<&CallName> {
         self.name.as_ref()

@@ -91,6 +91,7 @@ mod hold;
 mod middleware;
 mod origin;
 mod outcome;
+mod outgoing;
 mod pay;
 #[cfg(test)]
 #[path = "../tests/all/processes.rs"]

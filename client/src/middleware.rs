@@ -25,10 +25,12 @@ use crate::agent::Clock;
 use crate::answer;
 use crate::approval::DynApprover;
 use crate::books::{Books, Glimpse};
+use crate::call::Call;
 use crate::error::{PaymentError, Reason};
 use crate::event::{Event, Events, Notice};
 use crate::hold::Purse;
 use crate::origin::Origin;
+use crate::outgoing::{Outgoing, Template};
 use crate::pay::Terms;
 use crate::redirect;
 use crate::source::DynPaymentSource;
@@ -98,43 +100,89 @@ impl Middleware for PaymentMiddleware {
         let Some(origin) = Origin::of(request.url()).filter(|_| !brought) else {
             return redirect::scope(false, next.run(request, extensions)).await;
         };
-        let mut visit = Visit::new(origin, &self.purse.state, request, extensions, next);
-        visit.may_pay = self.may_pay(&visit.origin);
-        self.run(&mut visit).await.map_err(|failure| match failure {
-            Failure::Http(error) => error,
-            Failure::Payment(error) => {
-                info!(origin = visit.origin.key(), %error, "not served");
-                if let PaymentError::Refused(reason) = &error {
-                    self.tell(&visit, || Event::refused(reason));
-                }
-                reqwest_middleware::Error::middleware(error)
-            }
-        })
+        let may_pay = self.may_pay(&origin);
+        if self.is_at_stake(&origin, may_pay, &request, extensions) {
+            let visit = self.visit(origin, may_pay, Outgoing::new(request, extensions, next));
+            return Box::pin(self.run(visit, None)).await;
+        }
+        // Most calls are one send. What a payment needs is made once one is asked for.
+        let (seen, template) = (self.purse.state.sent(), Template::of(&request));
+        let sent = next.clone().run(request, extensions);
+        let response = redirect::scope(true, sent).await?;
+        if response.status() != StatusCode::PAYMENT_REQUIRED {
+            return Ok(response);
+        }
+        let request = template.at(response.url().clone());
+        let mut visit = self.visit(origin, may_pay, Outgoing::new(request, extensions, next));
+        visit.seen = seen;
+        Box::pin(self.run(visit, Some(response))).await
     }
 }
 
 impl PaymentMiddleware {
-    /// What most calls never come to is in boxes, so that their own future stays small.
-    async fn run(&self, visit: &mut Visit<'_>) -> Result<Response, Failure> {
-        if let Some(ended) = visit.call.ended() {
-            return Err(PaymentError::from(ended).into());
+    fn may_pay(&self, origin: &Origin) -> bool {
+        origin.secure() && self.policy.allows(origin.host(), origin.port())
+    }
+
+    /// Whether a call has more to do than to send its request once as it is, or its request cannot
+    /// be made again from its [`Template`].
+    fn is_at_stake(
+        &self,
+        origin: &Origin,
+        may_pay: bool,
+        request: &Request,
+        extensions: &Extensions,
+    ) -> bool {
+        let is_known = || {
+            !self.recovered.load(Ordering::Acquire)
+                || self.purse.state.with(|books| books.is_customer(origin))
+        };
+        !Template::suffices(request) || Call::is_under_way(extensions) || may_pay && is_known()
+    }
+
+    fn visit<'a>(&self, origin: Origin, may_pay: bool, request: Outgoing<'a>) -> Visit<'a> {
+        Visit::new(origin, may_pay, &self.purse.state, request)
+    }
+
+    /// Brings a call to its end. `asked` is the answer to a first send without a payment.
+    async fn run(
+        &self,
+        mut visit: Visit<'_>,
+        asked: Option<Response>,
+    ) -> reqwest_middleware::Result<Response> {
+        let failure = match self.go(&mut visit, asked).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        if let Failure::Payment(error) = &failure {
+            info!(origin = visit.origin.key(), %error, "not served");
+            if let PaymentError::Refused(reason) = error {
+                self.tell(&visit, || Event::refused(reason));
+            }
         }
-        // Boxed, because a call that needs none of it should not carry its room.
-        if visit.may_pay && visit.is_streamed() {
-            Box::pin(visit.keep_body(self.body_limit)).await?;
-        }
-        if visit.may_pay && !self.recovered.swap(true, Ordering::AcqRel) {
-            Box::pin(self.purse.recover_all()).await;
-        }
-        let mut attempt = self.opening(visit)?;
+        Err(failure.into())
+    }
+
+    /// From one send to the next, until there is an answer for the caller.
+    async fn go(
+        &self,
+        visit: &mut Visit<'_>,
+        mut asked: Option<Response>,
+    ) -> Result<Response, Failure> {
+        let mut attempt = match asked {
+            Some(_) => Attempt::Unpaid,
+            None => self.begin(visit).await?,
+        };
         loop {
-            visit.seen = visit.gate.sent();
-            let response = match self.attempt(visit, &attempt).await? {
-                Paid::Served(response) => response,
-                Paid::Elsewhere => {
-                    attempt = self.opening(visit)?;
-                    continue;
-                }
+            let response = match asked.take() {
+                Some(response) => response,
+                None => match self.attempt(visit, &attempt).await? {
+                    Paid::Served(response) => response,
+                    Paid::Elsewhere => {
+                        attempt = self.opening(visit)?;
+                        continue;
+                    }
+                },
             };
             if matches!(attempt, Attempt::Resume(_) | Attempt::Ahead(..)) {
                 return Ok(response);
@@ -151,10 +199,10 @@ impl PaymentMiddleware {
                 return Ok(response);
             };
             visit.arrive(response.url())?;
-            let quote = Box::pin(self.choose(visit, required.accepts)).await?;
+            let quote = self.choose(visit, required.accepts).await?;
             attempt = match self.credit_again(visit, &attempt, quote.price, required.error) {
                 Some(credit) => credit,
-                None => match Box::pin(self.pay(visit, &quote)).await? {
+                None => match self.pay(visit, &quote).await? {
                     Paid::Served(response) => return Ok(response),
                     Paid::Elsewhere => Attempt::Credit(quote.price),
                 },
@@ -162,8 +210,17 @@ impl PaymentMiddleware {
         }
     }
 
-    fn may_pay(&self, origin: &Origin) -> bool {
-        origin.secure() && self.policy.allows(origin.host(), origin.port())
+    async fn begin(&self, visit: &mut Visit<'_>) -> Result<Attempt, Failure> {
+        if let Some(ended) = visit.call.ended() {
+            return Err(PaymentError::from(ended).into());
+        }
+        if visit.may_pay && visit.request.is_streamed() {
+            visit.request.keep_body(self.body_limit).await?;
+        }
+        if visit.may_pay && !self.recovered.swap(true, Ordering::AcqRel) {
+            self.purse.recover_all().await;
+        }
+        Ok(self.opening(visit)?)
     }
 
     /// Whether the server's word that it took nothing is believed.
@@ -176,7 +233,7 @@ impl PaymentMiddleware {
         if !visit.may_pay {
             return Ok(Attempt::Unpaid);
         }
-        if !visit.is_safe() {
+        if !visit.request.is_safe() {
             visit.key()?;
         }
         let known = self.glimpse(visit);
@@ -211,7 +268,7 @@ impl PaymentMiddleware {
         let paused = visit.gate.unwanted_at();
         let soon = paused.is_some_and(|at| (self.clock)().saturating_sub(at) < AHEAD_PAUSE);
         // A v1 server would not know what is wanted.
-        if after >= mark.micros() || soon || !known.extended || !visit.can_send() {
+        if after >= mark.micros() || soon || !known.extended || !visit.request.can_send() {
             return None;
         }
         // One payment by card per call, and one call at a time that waits for it.
@@ -224,15 +281,14 @@ impl PaymentMiddleware {
     }
 
     async fn attempt(&self, visit: &mut Visit<'_>, attempt: &Attempt) -> Result<Paid, Failure> {
+        visit.seen = self.purse.state.sent();
         match attempt {
             Attempt::Unpaid => self.send_unpaid(visit).await.map(Paid::Served),
-            Attempt::Credit(max) => Box::pin(self.spend(visit, *max)).await.map(Paid::Served),
-            Attempt::Resume(price) => {
-                Box::pin(self.pay(visit, &Quote { price: *price, terms: None })).await
-            }
+            Attempt::Credit(max) => self.spend(visit, *max).await.map(Paid::Served),
+            Attempt::Resume(price) => self.pay(visit, &Quote { price: *price, terms: None }).await,
             Attempt::Ahead(price, terms) => {
                 let quote = Quote { price: *price, terms: Some(terms.clone()) };
-                let paid = Box::pin(self.pay(visit, &quote)).await;
+                let paid = self.pay(visit, &quote).await;
                 let Err(Failure::Payment(error)) = paid else { return paid };
                 // Nothing was taken, and there is credit.
                 visit.gate.set_unwanted((self.clock)());
@@ -240,20 +296,20 @@ impl PaymentMiddleware {
                     return Err(error.into());
                 }
                 debug!(origin = visit.origin.key(), %error, "not topped up ahead of need");
-                Box::pin(self.spend(visit, *price)).await.map(Paid::Served)
+                self.spend(visit, *price).await.map(Paid::Served)
             }
         }
     }
 
     /// Sends the request as its caller made it, unless its price must be asked without its body.
     async fn send_unpaid(&self, visit: &mut Visit<'_>) -> Result<Response, Failure> {
-        if visit.may_pay && visit.asks_first() {
-            let answer = Box::pin(visit.ask()).await?;
+        if visit.may_pay && visit.request.asks_first() {
+            let answer = visit.request.ask().await?;
             if answer.status() == StatusCode::PAYMENT_REQUIRED {
                 return Ok(answer);
             }
         }
-        visit.send(None).await
+        visit.request.send(None).await
     }
 
     /// Sends the request with the credential, up to a price.
@@ -267,7 +323,7 @@ impl PaymentMiddleware {
             ..Payment::default()
         };
         let flight = visit.gate.depart();
-        let mut response = visit.send(Some(&payment)).await?;
+        let mut response = visit.request.send(Some(&payment)).await?;
         self.credited(visit, &mut response, max, &flight).await;
         Ok(response)
     }
@@ -277,7 +333,7 @@ impl PaymentMiddleware {
     fn led_away(&self, visit: &mut Visit<'_>, attempt: &Attempt, response: &Response) -> bool {
         matches!(attempt, Attempt::Credit(_))
             && response.status().is_redirection()
-            && visit.is_safe()
+            && visit.request.is_safe()
             && answer::payment_response(response).is_none()
             && visit.detour()
     }

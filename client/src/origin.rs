@@ -1,9 +1,9 @@
 //! Where a request goes: the key under which credentials, prices and payments are kept.
 
-use std::net::IpAddr;
 use std::ops::Range;
 
 use reqwest::Url;
+use url::{Host, Position};
 
 /// Scheme, host and port of a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +20,10 @@ impl Origin {
         let (scheme, host) = (url.scheme(), url.host_str()?);
         let port = url.port_or_known_default()?;
         let start = scheme.len() + "://".len();
-        let key = if url.username().is_empty() && url.password().is_none() {
+        let key = match &url[Position::BeforeUsername..Position::BeforeHost] {
             // An origin is how such a URL begins; this is on the way of every request.
-            let rest = &url.as_str()[start..];
-            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-            url.as_str()[..start + end].to_owned()
-        } else {
-            url.origin().ascii_serialization()
+            "" => url[..Position::BeforePath].to_owned(),
+            _ => url.origin().ascii_serialization(),
         };
         Some(Origin { key, host: start..start + host.len(), port, secure: is_secure(url) })
     }
@@ -58,14 +55,14 @@ impl Origin {
 pub(crate) fn is_secure(url: &Url) -> bool {
     match url.scheme() {
         "https" => true,
-        "http" => url.host_str().is_some_and(is_loopback),
+        "http" => match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        },
         _ => false,
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Method and path: what a price is remembered for.

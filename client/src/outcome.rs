@@ -35,7 +35,7 @@ impl PaymentMiddleware {
     ) -> Result<Response, PaymentError> {
         let origin = visit.origin.key();
         let amount = opened.unresolved.hold.amount();
-        visit.gate.set_sent(); // also whoever began after the payment was sent looks again
+        self.purse.state.set_sent(&visit.gate); // also whoever began after the payment was sent looks again
         match verdict {
             Verdict::Accepted(told) => {
                 self.accept(visit, &opened, &mut response, &told).await;

@@ -112,7 +112,7 @@ impl Opened {
 impl PaymentMiddleware {
     /// Pays by card: the one payment of this call.
     pub(crate) async fn pay(&self, visit: &mut Visit<'_>, quote: &Quote) -> Result<Paid, Failure> {
-        if !visit.can_send() {
+        if !visit.request.can_send() {
             return Err(PaymentError::BodyNotReplayable.into());
         }
         visit.key()?;
@@ -131,7 +131,7 @@ impl PaymentMiddleware {
         let ahead = quote.terms.as_ref().is_some_and(|terms| terms.min_credit.is_some());
         let elsewhere = match ahead {
             // What another call topped up will do.
-            true => (visit.gate.sent() != visit.seen).then_some(Paid::Elsewhere),
+            true => (visit.gate.sent_since(visit.seen)).then_some(Paid::Elsewhere),
             false => elsewhere(visit, &known)?,
         };
         if let Some(paid) = elsewhere {
@@ -165,9 +165,9 @@ impl PaymentMiddleware {
         };
         info!(origin = visit.origin.key(), %amount, resumed = !opened.fresh, "paying by card");
         self.tell(visit, || Event::Paying { amount, resumed: !opened.fresh });
-        visit.gate.set_sent();
+        self.purse.state.set_sent(&visit.gate);
         visit.call.set_paid(opened.unresolved.id);
-        let sent = tokio::time::timeout(PAYMENT_TIMEOUT, visit.send(Some(&payment))).await;
+        let sent = tokio::time::timeout(PAYMENT_TIMEOUT, visit.request.send(Some(&payment))).await;
         self.purse.steps.at("sent");
         let Ok(Ok(response)) = sent else {
             warn!(origin = visit.origin.key(), "no answer to a payment: its outcome is unknown");
@@ -388,7 +388,7 @@ impl PaymentMiddleware {
 /// Whether another call or process paid while this one waited for its turn; its outcome is this
 /// one's.
 fn elsewhere(visit: &mut Visit<'_>, known: &Glimpse) -> Result<Option<Paid>, PaymentError> {
-    if visit.gate.sent() != visit.seen {
+    if visit.gate.sent_since(visit.seen) {
         if known.unresolved.is_some() {
             return Err(PaymentError::Unknown);
         }

@@ -30,12 +30,16 @@ pub(crate) struct State {
     /// Where the locks of origins are; `None` without a file.
     turns: Option<PathBuf>,
     gates: Mutex<HashMap<String, Arc<Gate>>>,
+    /// How many payments by card were sent and how many answered, at all origins together. Who
+    /// has seen this many has news of an origin whose last one has a higher number.
+    sent: AtomicU64,
 }
 
 /// Lets one payment at a time go to an origin, and tells the others what became of it.
 #[derive(Default)]
 pub(crate) struct Gate {
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// The number of the last payment that was sent or answered.
     sent: AtomicU64,
     last: Mutex<Last>,
 }
@@ -67,14 +71,9 @@ pub(crate) struct Turn {
 }
 
 impl Gate {
-    /// How many payments were sent. Who waited for a turn while it moved has news.
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_sent(&self) {
-        self.last().refused = None;
-        self.sent.fetch_add(1, Ordering::AcqRel);
+    /// Whether a payment was sent or answered after so many of all origins.
+    pub(crate) fn sent_since(&self, seen: u64) -> bool {
+        self.sent.load(Ordering::Acquire) > seen
     }
 
     /// How the last payment was refused, if it was.
@@ -139,14 +138,31 @@ impl Drop for Flight {
 
 impl State {
     pub(crate) fn in_memory() -> State {
-        State { books: Arc::new(SharedFile::in_memory()), turns: None, gates: Mutex::default() }
+        State::new(SharedFile::in_memory(), None)
     }
 
     pub(crate) fn open(path: &Path) -> Result<State, StateError> {
-        let books = Arc::new(SharedFile::open(path, SCHEMA)?);
+        let books = SharedFile::open(path, SCHEMA)?;
         let turns = beside(path, ".turns");
         make_private_folder(&turns).map_err(|source| io_error(&turns, source))?;
-        Ok(State { books, turns: Some(turns), gates: Mutex::default() })
+        Ok(State::new(books, Some(turns)))
+    }
+
+    fn new(books: SharedFile<Books>, turns: Option<PathBuf>) -> State {
+        let gates = Mutex::default();
+        State { books: Arc::new(books), turns, gates, sent: AtomicU64::new(0) }
+    }
+
+    /// How many payments by card were sent or answered.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    /// A payment was sent through this gate, or answered.
+    pub(crate) fn set_sent(&self, gate: &Gate) {
+        gate.last().refused = None;
+        let number = self.sent.fetch_add(1, Ordering::AcqRel) + 1;
+        gate.sent.fetch_max(number, Ordering::AcqRel);
     }
 
     pub(crate) fn gate(&self, origin: &Origin) -> Arc<Gate> {

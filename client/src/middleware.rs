@@ -101,6 +101,10 @@ impl Middleware for PaymentMiddleware {
             return redirect::scope(false, next.run(request, extensions)).await;
         };
         let may_pay = self.may_pay(&origin);
+        if may_pay && !self.recovered.load(Ordering::Acquire) {
+            self.recovered.store(true, Ordering::Release);
+            Box::pin(self.purse.recover_all()).await;
+        }
         if self.is_at_stake(&origin, may_pay, &request, extensions) {
             let visit = self.visit(origin, may_pay, Outgoing::new(request, extensions, next));
             return Box::pin(self.run(visit, None)).await;
@@ -133,11 +137,9 @@ impl PaymentMiddleware {
         request: &Request,
         extensions: &Extensions,
     ) -> bool {
-        let is_known = || {
-            !self.recovered.load(Ordering::Acquire)
-                || self.purse.state.with(|books| books.is_customer(origin))
-        };
-        !Template::suffices(request) || Call::is_under_way(extensions) || may_pay && is_known()
+        !Template::suffices(request)
+            || Call::is_under_way(extensions)
+            || may_pay && self.purse.state.with(|books| books.is_customer(origin))
     }
 
     fn visit<'a>(&self, origin: Origin, may_pay: bool, request: Outgoing<'a>) -> Visit<'a> {
@@ -216,9 +218,6 @@ impl PaymentMiddleware {
         }
         if visit.may_pay && visit.request.is_streamed() {
             visit.request.keep_body(self.body_limit).await?;
-        }
-        if visit.may_pay && !self.recovered.swap(true, Ordering::AcqRel) {
-            self.purse.recover_all().await;
         }
         Ok(self.opening(visit)?)
     }

@@ -1,5 +1,5 @@
 use farebox_client::{MaxPrice, Receipt, usd};
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use crate::support::{
     Seen, Server, agent, answer, asking, client, held, honest, policy, required, served, tokenizer,
@@ -19,6 +19,26 @@ async fn the_first_call_costs_one_more_round_trip_and_later_ones_none() {
     assert_eq!(server.seen().len(), 1 + 3);
     assert_eq!((provider.charges(), stripe.seen().len()), (1, 1));
     assert_eq!(held(&agent).await, usd!("5"));
+}
+
+#[tokio::test]
+async fn what_is_paid_is_what_was_asked_for() {
+    for method in [Method::GET, Method::HEAD, Method::POST] {
+        let (_, server) = honest(100).await;
+        let stripe = tokenizer().await;
+        let http = client(&agent(policy(), &stripe));
+        let request = http.request(method.clone(), server.url("/joke?of=the+day"));
+        let request = request.header("accept-language", "eo").header("authorization", "Bearer me");
+        assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
+        let seen = server.seen();
+        let [unpaid, paid] = &seen[..] else { panic!("{} requests", seen.len()) };
+        assert_eq!((unpaid.card(), paid.card().is_some()), (None, true));
+        assert_eq!((&paid.method, &paid.path), (&method, &unpaid.path));
+        for name in ["accept-language", "authorization"] {
+            assert_eq!(paid.headers.get(name), unpaid.headers.get(name), "{name}");
+            assert!(paid.headers.contains_key(name), "{name}");
+        }
+    }
 }
 
 #[tokio::test]

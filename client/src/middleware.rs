@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use farebox_policy::{Decision, Escalation, Policy, Request as Asked, Usage, decide};
 use farebox_protocol::header::PAYMENT;
 use farebox_protocol::{ErrorCode, Micros, Money, Offer, Payment};
+use futures_util::future::BoxFuture;
 use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
@@ -55,6 +56,12 @@ pub(crate) struct PaymentMiddleware {
     pub(crate) clock: Clock,
     /// Whether what a crash left of holds was looked for.
     pub(crate) recovered: AtomicBool,
+}
+
+/// The answer to a first send without a payment, and how many payments there were before it.
+struct FirstAnswer {
+    seen: u64,
+    response: Response,
 }
 
 /// How the next send is paid.
@@ -106,20 +113,16 @@ impl Middleware for PaymentMiddleware {
             Box::pin(self.purse.recover_all()).await;
         }
         if self.is_at_stake(&origin, may_pay, &request, extensions) {
-            let visit = self.visit(origin, may_pay, Outgoing::new(request, extensions, next));
-            return Box::pin(self.run(visit, None)).await;
+            return self.run(origin, may_pay, Outgoing::new(request, extensions, next), None).await;
         }
         // Most calls are one send. What a payment needs is made once one is asked for.
         let (seen, template) = (self.purse.state.sent(), Template::of(&request));
-        let sent = next.clone().run(request, extensions);
-        let response = redirect::scope(true, sent).await?;
+        let response = redirect::scope(true, next.clone().run(request, extensions)).await?;
         if response.status() != StatusCode::PAYMENT_REQUIRED {
             return Ok(response);
         }
-        let request = template.at(response.url().clone());
-        let mut visit = self.visit(origin, may_pay, Outgoing::new(request, extensions, next));
-        visit.seen = seen;
-        Box::pin(self.run(visit, Some(response))).await
+        let again = Outgoing::new(template.at(response.url().clone()), extensions, next);
+        self.run(origin, may_pay, again, Some(FirstAnswer { seen, response })).await
     }
 }
 
@@ -142,42 +145,46 @@ impl PaymentMiddleware {
             || may_pay && self.purse.state.with(|books| books.is_customer(origin))
     }
 
-    fn visit<'a>(&self, origin: Origin, may_pay: bool, request: Outgoing<'a>) -> Visit<'a> {
-        Visit::new(origin, may_pay, &self.purse.state, request)
-    }
-
-    /// Brings a call to its end. `asked` is the answer to a first send without a payment.
-    async fn run(
-        &self,
-        mut visit: Visit<'_>,
-        asked: Option<Response>,
-    ) -> reqwest_middleware::Result<Response> {
-        let failure = match self.go(&mut visit, asked).await {
-            Ok(response) => return Ok(response),
-            Err(failure) => failure,
-        };
-        if let Failure::Payment(error) = &failure {
-            info!(origin = visit.origin.key(), %error, "not served");
-            if let PaymentError::Refused(reason) = error {
-                self.tell(&visit, || Event::refused(reason));
+    /// Brings a call to its end. In a box of its own, because most calls never come to it.
+    fn run<'a>(
+        &'a self,
+        origin: Origin,
+        may_pay: bool,
+        request: Outgoing<'a>,
+        first: Option<FirstAnswer>,
+    ) -> BoxFuture<'a, reqwest_middleware::Result<Response>> {
+        Box::pin(async move {
+            let mut visit = Visit::new(origin, may_pay, &self.purse.state, request);
+            let failure = match self.go(&mut visit, first).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            if let Failure::Payment(error) = &failure {
+                info!(origin = visit.origin.key(), %error, "not served");
+                if let PaymentError::Refused(reason) = error {
+                    self.tell(&visit, || Event::refused(reason));
+                }
             }
-        }
-        Err(failure.into())
+            Err(failure.into())
+        })
     }
 
     /// From one send to the next, until there is an answer for the caller.
     async fn go(
         &self,
         visit: &mut Visit<'_>,
-        mut asked: Option<Response>,
+        mut first: Option<FirstAnswer>,
     ) -> Result<Response, Failure> {
-        let mut attempt = match asked {
+        let mut attempt = match first {
             Some(_) => Attempt::Unpaid,
             None => self.begin(visit).await?,
         };
         loop {
-            let response = match asked.take() {
-                Some(response) => response,
+            let response = match first.take() {
+                Some(FirstAnswer { seen, response }) => {
+                    visit.seen = seen;
+                    response
+                }
                 None => match self.attempt(visit, &attempt).await? {
                     Paid::Served(response) => response,
                     Paid::Elsewhere => {

@@ -1,9 +1,14 @@
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use farebox_client::{PaymentError, usd};
 use farebox_protocol::ErrorCode;
 
-use crate::support::{agent, answering, client, failure, held, honest, policy, refused, tokenizer};
+use crate::support::{
+    Seen, Server, agent, answering, client, failure, held, honest, offer, policy, refused,
+    tokenizer,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parallel_first_requests_make_one_top_up() {
@@ -39,6 +44,38 @@ async fn parallel_requests_share_one_decline() {
     }
     assert!(server.cards().len() < 16, "{} declines", server.cards().len());
     assert_eq!(held(&agent).await, usd!("0"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_call_that_was_sent_before_a_decline_and_answered_after_it_shares_it() {
+    let (arrived, answer) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (has_arrived, may_answer) = (Arc::clone(&arrived), Arc::clone(&answer));
+    let server = Server::start(move |seen: &Seen| {
+        if seen.path == "/late" {
+            has_arrived.store(true, Ordering::SeqCst);
+            tokio::task::block_in_place(|| until(&may_answer));
+        }
+        match seen.card() {
+            Some(_) => refused(ErrorCode::CardDeclined),
+            None => offer(100, None),
+        }
+    })
+    .await;
+    let stripe = tokenizer().await;
+    let http = client(&agent(policy(), &stripe));
+    let late = tokio::spawn(http.get(server.url("/late")).send());
+    tokio::task::block_in_place(|| until(&arrived));
+    let first = http.get(server.url("/joke")).send().await;
+    assert!(matches!(failure(&first), PaymentError::Declined(_)));
+    answer.store(true, Ordering::SeqCst);
+    assert!(matches!(failure(&late.await.unwrap()), PaymentError::Declined(_)));
+    assert_eq!(server.cards().len(), 1, "the card was offered once");
+}
+
+fn until(flag: &AtomicBool) {
+    while !flag.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
